@@ -1,0 +1,78 @@
+//! What can go wrong with accounts and tokens.
+
+use store::RecordsError;
+
+/// Why an account, a token or a right could not be made, found or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The credentials are of nobody. Which part is wrong is not said.
+    #[error("the user name or token is wrong, revoked or expired")]
+    BadCredentials,
+    /// The `Authorization` header cannot be read.
+    #[error("the Authorization header is {0}")]
+    BadHeader(&'static str),
+    /// A name cannot be that of a user or organisation.
+    #[error("{0:?} cannot be the name of a user or organisation: letters, digits, . _ -, not a reserved name")]
+    BadName(String),
+    /// A user or organisation has this name already, perhaps in another case.
+    #[error("there is a user or organisation {0:?} already")]
+    Exists(String),
+    /// There is no such user.
+    #[error("there is no user {0:?}")]
+    NoUser(String),
+    /// There is no such organisation.
+    #[error("there is no organisation {0:?}")]
+    NoOrganisation(String),
+    /// There is no such repository here.
+    #[error("there is no repository {0:?}")]
+    NoRepository(String),
+    /// There is no such token.
+    #[error("there is no token {0}")]
+    NoToken(String),
+    /// The name of a token is empty, too long or in use by this user.
+    #[error("{0:?} cannot be the name of a token: 1 to 100 characters, not in use by the same user")]
+    BadTokenName(String),
+    /// A token without a scope could do nothing.
+    #[error("a token needs at least one scope of: {}", crate::Scope::names())]
+    NoScope,
+    /// A text is not a scope.
+    #[error("{0:?} is not a scope: expected one of {names}", names = crate::Scope::names())]
+    BadScope(String),
+    /// A text is not a role.
+    #[error("{0:?} is not a role: expected read, write or admin")]
+    BadRole(String),
+    /// A user who owns repositories is not deleted.
+    #[error("user {user:?} still owns {repositories} repositories: remove or move them first")]
+    OwnsRepositories {
+        /// The user.
+        user: String,
+        /// How many.
+        repositories: i64,
+    },
+    /// Without an administrator nobody could make one.
+    #[error("{0:?} is the last administrator")]
+    LastAdministrator(String),
+    /// An organisation without somebody to manage it could not be changed any more.
+    #[error("{0:?} is the last who manages the organisation")]
+    LastManager(String),
+    /// The records failed.
+    #[error(transparent)]
+    Records(RecordsError),
+}
+
+/// Leaves a transaction with this error.
+impl From<AccessError> for RecordsError {
+    fn from(error: AccessError) -> Self {
+        match error {
+            AccessError::Records(error) => error,
+            error => Self::room(error),
+        }
+    }
+}
+
+/// The error that a transaction was left with.
+impl From<RecordsError> for AccessError {
+    fn from(error: RecordsError) -> Self {
+        error.into_room().unwrap_or_else(Self::Records)
+    }
+}

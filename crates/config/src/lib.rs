@@ -1,0 +1,26 @@
+//! The server's file, the records that are applied to a server, and sealed secrets.
+//!
+//! Everything is parsed and checked before anything starts. An unknown key is an error with file, line, column and the
+//! nearest known key. Secrets are references ([`SecretRef`]); the sealed store ([`seal::Sealer`]) keeps values encrypted.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod document;
+mod error;
+mod export;
+mod record;
+pub mod seal;
+mod secret;
+mod server;
+mod target;
+
+pub use document::{API_VERSION, Metadata};
+pub use error::ConfigError;
+pub use export::to_yaml;
+pub use record::{Organisation, Record, Repository, RepositorySpec, User, UserSpec, Visibility, parse_records};
+pub use secret::{SecretError, SecretRef};
+pub use server::{Actions, Listener, RecordsLocation, Server, ServerSpec, parse_server};
+pub use target::{
+    Budgets, BuildSpec, Deploy, DeployEngine, GitOps, HealthIdentity, HealthSpec, Producer, Service, Target,
+    TargetSpec, parse_target_spec,
+};

@@ -1,0 +1,166 @@
+//! The server's file: listeners, engines and policies. Everything has a default, so no file is needed.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::document::documents;
+use crate::{ConfigError, SecretRef};
+
+/// A `kind: Towpath` document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Server {
+    /// [`crate::API_VERSION`].
+    pub api_version: String,
+    /// `Towpath`.
+    pub kind: String,
+    /// What the server does.
+    #[serde(default)]
+    pub spec: ServerSpec,
+}
+
+/// What the server does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ServerSpec {
+    /// Where it answers.
+    pub listeners: Vec<Listener>,
+    /// Where records are kept.
+    pub records: RecordsLocation,
+    /// How workflow jobs run.
+    pub actions: Actions,
+}
+
+impl Default for ServerSpec {
+    fn default() -> Self {
+        Self { listeners: vec![Listener::default()], records: RecordsLocation::default(), actions: Actions::default() }
+    }
+}
+
+/// One listening socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Listener {
+    /// Address and port; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Host names under which it may be asked, besides its own address and `localhost`. Another Host gets 421.
+    pub hosts: Vec<String>,
+    /// Addresses or networks (`10.0.0.0/8`) whose `X-Forwarded-Host` and `-Proto` count.
+    pub trusted_proxies: Vec<String>,
+}
+
+impl Default for Listener {
+    fn default() -> Self {
+        Self { address: SocketAddr::from(([127, 0, 0, 1], 7080)), hosts: Vec::new(), trusted_proxies: Vec::new() }
+    }
+}
+
+/// Where records are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RecordsLocation {
+    /// A PostgreSQL connection string (`host=… user=… dbname=…` or a URL), by reference; SQLite in the data directory without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<SecretRef>,
+}
+
+/// How workflow jobs run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Actions {
+    /// Jobs that run at the same time.
+    pub parallel_jobs: u32,
+    /// Labels besides the built-in ones under which the embedded runner takes jobs.
+    pub labels: Vec<String>,
+    /// Minutes after which a job is ended, whatever it asks for itself.
+    pub timeout_minutes: u32,
+}
+
+impl Default for Actions {
+    fn default() -> Self {
+        Self { parallel_jobs: 2, labels: Vec::new(), timeout_minutes: 360 }
+    }
+}
+
+/// Reads and checks the server's file.
+///
+/// # Errors
+/// The first thing that is wrong, with its place.
+pub fn parse_server(file: &str, text: &str) -> Result<ServerSpec, ConfigError> {
+    let documents = documents(file, text)?;
+    let [document] = documents.as_slice() else {
+        return Err(ConfigError::in_file(
+            file,
+            format!("holds {} documents; expected one of kind Towpath", documents.len()),
+        ));
+    };
+    if document.kind != "Towpath" {
+        let error = document.error(format!("kind {:?} is not the server's file", document.kind));
+        return Err(error.hint("records such as repositories and targets are applied with `towpath apply -f FILE`"));
+    }
+    let server: Server = document.read()?;
+    check(&server.spec).map_err(|message| document.error(message))?;
+    Ok(server.spec)
+}
+
+fn check(spec: &ServerSpec) -> Result<(), String> {
+    if spec.listeners.is_empty() {
+        return Err("spec.listeners: at least one listener is needed".into());
+    }
+    for (index, listener) in spec.listeners.iter().enumerate() {
+        for proxy in &listener.trusted_proxies {
+            check_network(proxy).map_err(|why| format!("spec.listeners[{index}].trustedProxies: {proxy:?} {why}"))?;
+        }
+        let twin = spec.listeners[..index].iter().find(|other| other.address == listener.address);
+        if twin.is_some() && listener.address.port() != 0 {
+            return Err(format!("spec.listeners[{index}].address: {} is listed twice", listener.address));
+        }
+    }
+    if spec.actions.parallel_jobs == 0 {
+        return Err("spec.actions.parallelJobs: must be at least 1".into());
+    }
+    Ok(())
+}
+
+fn check_network(text: &str) -> Result<(), &'static str> {
+    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+    let address: std::net::IpAddr = address.parse().map_err(|_| "is not an address or network")?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    match bits.map(str::parse::<u8>) {
+        None => Ok(()),
+        Some(Ok(bits)) if bits <= most => Ok(()),
+        Some(_) => Err("has a prefix length that is out of range"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(spec: &str) -> Result<ServerSpec, ConfigError> {
+        parse_server("towpath.yaml", &format!("apiVersion: towpath.dev/v1alpha1\nkind: Towpath\nspec:\n{spec}"))
+    }
+
+    #[test]
+    fn an_empty_spec_is_the_default() {
+        let text = "apiVersion: towpath.dev/v1alpha1\nkind: Towpath\n";
+        assert_eq!(parse_server("t", text).unwrap(), ServerSpec::default());
+    }
+
+    #[test]
+    fn refuses_with_a_place() {
+        let error = parse("  listners: []\n").unwrap_err();
+        assert_eq!((error.line, error.column), (4, 3));
+        assert_eq!(error.hint.as_deref(), Some("did you mean `listeners`?"));
+        let error = parse("  listeners: [{address: nowhere}]\n").unwrap_err();
+        assert_eq!(error.line, 4);
+        assert!(parse("  listeners: [{trustedProxies: [10.0.0.0/64]}]\n").unwrap_err().message.contains("10.0.0.0/64"));
+    }
+
+    #[test]
+    fn a_secret_in_place_of_its_reference_is_not_printed() {
+        let error = parse("  records: {postgres: 'postgresql://u:hunter2@h/db'}\n").unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+}

@@ -1,0 +1,170 @@
+//! Who asks, and whether they may.
+
+use access::{Action, Authorized, BearerClaims, BearerError, Credentials, Denied, Principal, Resource};
+use http::header;
+use http::request::Parts;
+use model::ImageName;
+
+use crate::http::RegistryHttp;
+use crate::http::failure::Failure;
+use crate::uploads::Session;
+
+/// What a token of ours begins with that was made for `/v2`; others are a user's or a job's own.
+const BEARER: &str = "twb_";
+
+/// Who asks.
+pub(super) struct Caller {
+    pub principal: Principal,
+    /// What their registry token was given for; nothing if they showed credentials themselves, or none.
+    claims: Option<BearerClaims>,
+}
+
+impl Caller {
+    /// Whether they showed anything.
+    pub fn is_known(&self) -> bool {
+        self.claims.is_some() || self.principal != Principal::Anonymous
+    }
+
+    /// Who they are, to find their uploads again.
+    pub fn subject(&self) -> String {
+        subject(&self.principal)
+    }
+
+    fn grants(&self, kind: &str, name: &str, action: &str) -> bool {
+        self.claims.as_ref().is_none_or(|claims| claims.grants(kind, name, action))
+    }
+}
+
+fn subject(principal: &Principal) -> String {
+    match principal {
+        Principal::Anonymous => "anonymous".to_owned(),
+        Principal::User(user) => format!("user {}", user.id()),
+        Principal::Job(job) => format!("job {}", job.job),
+    }
+}
+
+/// What a token must be given for, and what a client without one is asked for.
+const fn verbs(action: Action) -> (&'static str, &'static str) {
+    match action {
+        Action::Read => ("pull", "pull"),
+        Action::Write => ("push", "pull,push"),
+        Action::Delete => ("delete", "delete"),
+        Action::Admin => ("*", "*"),
+    }
+}
+
+fn scope(image: &ImageName, action: Action) -> String {
+    format!("repository:{image}:{}", verbs(action).1)
+}
+
+impl RegistryHttp {
+    /// Who sent the request. Wrong or expired credentials are an error, never nobody.
+    pub(super) async fn caller(&self, parts: &Parts) -> Result<Caller, Failure> {
+        let unauthorized = || Failure::challenge(None, None);
+        let header = match parts.headers.get(header::AUTHORIZATION) {
+            Some(value) => Some(value.to_str().map_err(|_| unauthorized())?),
+            None => None,
+        };
+        let credentials = Credentials::from_header(header).map_err(|_| unauthorized())?;
+        match &credentials {
+            Credentials::Bearer(token) if token.expose().starts_with(BEARER) => {
+                match self.access.verify_bearer(token.expose(), &self.service) {
+                    Ok(claims) => Ok(Caller { principal: claims.principal.clone(), claims: Some(claims) }),
+                    Err(BearerError::Invalid | BearerError::OtherService | BearerError::Expired) => {
+                        Err(Failure::challenge(None, Some("invalid_token")))
+                    }
+                }
+            }
+            credentials => match self.access.authenticate(credentials).await {
+                Ok(principal) => Ok(Caller { principal, claims: None }),
+                Err(access::AccessError::Records(why)) => Err(access::AccessError::Records(why).into()),
+                Err(_) => Err(unauthorized()),
+            },
+        }
+    }
+
+    /// Who sent the request, if they may do `action` to `image`: both the token and its owner must be good for it, and
+    /// the owner's rights count as they are now.
+    pub(super) async fn require(&self, parts: &Parts, action: Action, image: &ImageName) -> Result<Caller, Failure> {
+        let caller = self.caller(parts).await.map_err(|failure| failure.for_scope(&scope(image, action)))?;
+        self.require_of(&caller, action, image).await?;
+        Ok(caller)
+    }
+
+    /// Whether a caller may do `action` to another image as well.
+    pub(super) async fn require_of(
+        &self,
+        caller: &Caller,
+        action: Action,
+        image: &ImageName,
+    ) -> Result<Authorized, Failure> {
+        if !caller.grants("repository", image.as_str(), verbs(action).0) {
+            return Err(Failure::challenge(Some(scope(image, action)), Some("insufficient_scope")));
+        }
+        let allowed = self.allowed(&caller.principal, action, image).await;
+        // A client that is not told so would show the same token again.
+        allowed.map_err(|failure| if caller.claims.is_some() { failure.for_token() } else { failure })
+    }
+
+    async fn allowed(&self, principal: &Principal, action: Action, image: &ImageName) -> Result<Authorized, Failure> {
+        let reading = action == Action::Read;
+        let asked = self.access.authorize(principal, action, Resource::Image(image.clone())).await;
+        asked.map_err(|denied| Failure::denied(denied, scope(image, action), reading))
+    }
+
+    /// Whether a caller may list all images.
+    pub(super) async fn require_catalog(&self, parts: &Parts) -> Result<Authorized, Failure> {
+        let scope = || "registry:catalog:*".to_owned();
+        let caller = self.caller(parts).await.map_err(|failure| failure.for_scope(&scope()))?;
+        if !caller.grants("registry", "catalog", "*") {
+            return Err(Failure::challenge(Some(scope()), Some("insufficient_scope")));
+        }
+        let asked = self.access.authorize(&caller.principal, Action::Admin, Resource::Server).await;
+        asked.map_err(|denied| Failure::denied(denied, scope(), false))
+    }
+
+    /// Whether the token that a caller's registry token was made of is still good.
+    pub(super) async fn require_alive(&self, caller: &Caller) -> Result<(), Failure> {
+        if caller.principal == Principal::Anonymous {
+            return Ok(());
+        }
+        match self.access.authorize(&caller.principal, Action::Read, Resource::Server).await {
+            Err(Denied::Unauthenticated) => Err(Failure::challenge(None, Some("invalid_token"))),
+            Err(Denied::Unavailable(why)) => Err(access::AccessError::Records(why).into()),
+            // A job may not look at the server; that it was asked about at all is enough.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// An upload, if the request comes from who began it.
+    ///
+    /// Uploads outlive tokens: a client whose token expired while it sent a large blob goes on with the rights of who
+    /// began the upload, as they are now; its upload's random name, which only it was told, shows who it is.
+    pub(super) async fn require_upload(&self, parts: &Parts, image: &ImageName, id: &str) -> Result<Session, Failure> {
+        let unknown = || Failure::from(crate::RegistryError::UploadUnknown(id.chars().take(80).collect()));
+        match self.require(parts, Action::Write, image).await {
+            Ok(caller) => {
+                let session = self.registry.upload(image, id).await?;
+                if session.subject == caller.subject() { Ok(session) } else { Err(unknown()) }
+            }
+            Err(failure) if failure.is_invalid_token() && self.has_expired(parts) => {
+                let Ok(session) = self.registry.upload(image, id).await else { return Err(failure) };
+                let Some(principal) = &session.principal else { return Err(failure) };
+                self.allowed(principal, Action::Write, image).await?;
+                Ok(session)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Whether the request carries a genuine registry token whose time is over.
+    fn has_expired(&self, parts: &Parts) -> bool {
+        let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        match Credentials::from_header(header) {
+            Ok(Credentials::Bearer(token)) => {
+                self.access.verify_bearer(token.expose(), &self.service) == Err(BearerError::Expired)
+            }
+            _ => false,
+        }
+    }
+}

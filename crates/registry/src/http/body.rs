@@ -1,0 +1,93 @@
+//! Bodies: streamed in with a bound on their length and their silence, streamed out in large pieces.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use http::StatusCode;
+use http_body_util::BodyExt;
+use store::{BlobReader, BlobWriter, UploadWriter};
+
+use crate::RegistryError;
+use crate::http::failure::Failure;
+
+/// How long a client may be silent in the middle of a body.
+const SILENCE: Duration = Duration::from_secs(300);
+
+/// Where a body goes.
+pub(super) enum Sink {
+    /// A blob that comes in one piece.
+    Blob(BlobWriter),
+    /// The next part of an upload.
+    Upload(UploadWriter),
+}
+
+impl Sink {
+    async fn write(&mut self, chunk: Bytes) -> Result<(), Failure> {
+        match self {
+            Self::Blob(writer) => Ok(writer.write(chunk).await?),
+            Self::Upload(writer) => Ok(writer.write(chunk).await?),
+        }
+    }
+}
+
+/// Writes a body to `sink`; more than `limit` bytes are refused. Returns how many there were; what was written of a body
+/// that breaks off stays in the sink.
+pub(super) async fn receive(body: &mut Body, sink: &mut Sink, limit: u64) -> Result<u64, Failure> {
+    let mut received: u64 = 0;
+    while let Some(chunk) = next(body).await? {
+        received += chunk.len() as u64;
+        if received > limit {
+            return Err(RegistryError::BlobTooLong { limit }.into());
+        }
+        sink.write(chunk).await?;
+    }
+    Ok(received)
+}
+
+/// The whole of a small body.
+pub(super) async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Failure> {
+    let mut collected = BytesMut::new();
+    while let Some(chunk) = next(&mut body).await? {
+        if collected.len() + chunk.len() > limit {
+            let message = format!("the body is longer than {limit} bytes");
+            return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", message));
+        }
+        collected.extend_from_slice(&chunk);
+    }
+    Ok(collected.freeze())
+}
+
+async fn next(body: &mut Body) -> Result<Option<Bytes>, Failure> {
+    loop {
+        let frame = tokio::time::timeout(SILENCE, body.frame()).await.map_err(|_| {
+            let message = format!("nothing was sent for {} seconds", SILENCE.as_secs());
+            Failure::new(StatusCode::REQUEST_TIMEOUT, "SIZE_INVALID", message)
+        })?;
+        match frame {
+            None => return Ok(None),
+            Some(Err(error)) => return Err(Failure::size(format!("the body broke off: {error}"))),
+            // Trailers say nothing here.
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+/// What is left of a blob, as a body. A blob that cannot be read to its end breaks the connection off.
+pub(super) fn send(reader: BlobReader) -> Body {
+    Body::from_stream(stream::unfold(Some(reader), async |reader| {
+        let mut reader = reader?;
+        match reader.chunk().await {
+            Ok(chunk) => chunk.map(|chunk| (Ok(chunk), Some(reader))),
+            Err(error) => {
+                tracing::error!(digest = %reader.digest(), %error, "a blob cannot be read");
+                Some((Err(error), None))
+            }
+        }
+    }))
+}

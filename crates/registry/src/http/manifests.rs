@@ -1,0 +1,86 @@
+//! Manifests: pulled, pushed and deleted, byte for byte.
+
+use access::Action;
+use axum::body::Body;
+use axum::response::Response;
+use http::request::Parts;
+use http::{HeaderName, Method, StatusCode, header};
+use model::ImageName;
+
+use crate::http::blobs::has_it;
+use crate::http::failure::Failure;
+use crate::http::{CONTENT_DIGEST, RegistryHttp, body, empty, value};
+use crate::{Reference, RegistryError};
+
+/// Tells a client that the manifest it pushed is listed as a referrer.
+const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+
+impl RegistryHttp {
+    pub(super) async fn get_manifest(
+        &self,
+        parts: &Parts,
+        image: &ImageName,
+        reference: &Reference,
+    ) -> Result<Response, Failure> {
+        self.require(parts, Action::Read, image).await?;
+        let unknown =
+            || RegistryError::ManifestUnknown { image: image.clone(), reference: Box::new(reference.clone()) };
+        let record = self.registry.manifest(image, reference).await?.ok_or_else(unknown)?;
+        let mut response = Response::new(Body::empty());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_DIGEST, value(record.digest));
+        headers.insert(header::ETAG, value(format!("\"{}\"", record.digest)));
+        headers.insert(header::CONTENT_TYPE, value(&record.media_type));
+        if has_it(parts, &record.digest) {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return Ok(response);
+        }
+        headers.insert(header::CONTENT_LENGTH, record.bytes.len().into());
+        if parts.method == Method::GET {
+            *response.body_mut() = record.bytes.into();
+        }
+        Ok(response)
+    }
+
+    pub(super) async fn put_manifest(
+        &self,
+        parts: &Parts,
+        image: &ImageName,
+        reference: &Reference,
+        body: Body,
+    ) -> Result<Response, Failure> {
+        self.require(parts, Action::Write, image).await?;
+        let bytes = body::collect(body, oci::MAX_MANIFEST).await?;
+        let said = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let guessed = || oci::guess_media_type(&bytes);
+        let media_type = said.map(str::to_owned).or_else(guessed);
+        let media_type = media_type.ok_or_else(|| Failure::manifest("the Content-Type header is missing"))?;
+        let (tags, expected) = match reference {
+            Reference::Tag(tag) => (std::slice::from_ref(tag), None),
+            Reference::Digest(digest) => (&[][..], Some(digest)),
+        };
+        let (digest, subject) = self.registry.push(image, bytes, &media_type, tags, expected).await?;
+        let mut response = empty(StatusCode::CREATED);
+        let headers = response.headers_mut();
+        headers.insert(header::LOCATION, value(format!("/v2/{image}/manifests/{digest}")));
+        headers.insert(CONTENT_DIGEST, value(digest));
+        if let Some(subject) = subject {
+            headers.insert(SUBJECT, value(subject));
+        }
+        Ok(response)
+    }
+
+    pub(super) async fn delete_manifest(
+        &self,
+        parts: &Parts,
+        image: &ImageName,
+        reference: &Reference,
+    ) -> Result<Response, Failure> {
+        self.require(parts, Action::Delete, image).await?;
+        match reference {
+            Reference::Tag(tag) => self.registry.delete_tag(image, tag).await?,
+            Reference::Digest(digest) => self.registry.delete_manifest(image, digest).await?,
+        }
+        Ok(empty(StatusCode::ACCEPTED))
+    }
+}

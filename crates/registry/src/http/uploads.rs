@@ -1,0 +1,166 @@
+//! Blobs pushed: mounted, in one piece, or in parts.
+
+use access::Action;
+use axum::body::{Body, HttpBody};
+use axum::response::Response;
+use http::request::Parts;
+use http::{HeaderName, StatusCode, header};
+use model::{Digest, ImageName};
+
+use crate::http::auth::Caller;
+use crate::http::body::{Sink, receive};
+use crate::http::failure::Failure;
+use crate::http::form::Form;
+use crate::http::{CONTENT_DIGEST, RegistryHttp, empty, range, value};
+use crate::uploads::{MAX_BLOB, Session};
+
+/// The id of an upload.
+const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+
+impl RegistryHttp {
+    /// `POST`: mounts a blob, takes one in one piece, or begins an upload.
+    pub(super) async fn new_upload(&self, parts: &Parts, image: &ImageName, body: Body) -> Result<Response, Failure> {
+        let caller = self.require(parts, Action::Write, image).await?;
+        let query = Form::parse(parts.uri.query().unwrap_or_default());
+        if let Some(mount) = query.get("mount") {
+            let digest: Digest = mount.parse().map_err(Failure::digest)?;
+            if self.mount(&caller, image, &digest, query.get("from")).await? {
+                return Ok(created(image, &digest));
+            }
+        } else if let Some(digest) = query.get("digest") {
+            let digest: Digest = digest.parse().map_err(Failure::digest)?;
+            return self.whole_blob(image, &digest, body).await;
+        }
+        let session = self.registry.begin_upload(image, &caller.subject(), &caller.principal).await?;
+        Ok(progress(&session, 0, StatusCode::ACCEPTED))
+    }
+
+    /// Whether a blob of another image is now one of this. Whoever may not read the other image learns nothing: to them
+    /// it is as if that did not have the blob, and they send it themselves.
+    async fn mount(
+        &self,
+        caller: &Caller,
+        image: &ImageName,
+        digest: &Digest,
+        from: Option<&str>,
+    ) -> Result<bool, Failure> {
+        let Some(from) = from.and_then(|from| from.parse::<ImageName>().ok()) else { return Ok(false) };
+        if self.require_of(caller, Action::Read, &from).await.is_err() {
+            return Ok(false);
+        }
+        Ok(self.registry.mount(image, digest, &from).await?)
+    }
+
+    async fn whole_blob(&self, image: &ImageName, digest: &Digest, mut body: Body) -> Result<Response, Failure> {
+        let (_lease, writer) = self.registry.blob_writer(image, digest).await?;
+        let mut sink = Sink::Blob(writer);
+        receive(&mut body, &mut sink, MAX_BLOB).await?;
+        if let Sink::Blob(writer) = sink {
+            self.registry.finish_blob(image, writer, digest).await?;
+        }
+        Ok(created(image, digest))
+    }
+
+    /// `PATCH`: the next part.
+    pub(super) async fn patch_upload(
+        &self,
+        parts: &Parts,
+        image: &ImageName,
+        id: &str,
+        body: Body,
+    ) -> Result<Response, Failure> {
+        let session = self.require_upload(parts, image, id).await?;
+        let offset = self.append(parts, &session, body, false).await?;
+        Ok(progress(&session, offset, StatusCode::ACCEPTED))
+    }
+
+    /// `PUT`: the last part, if there is one, and what the whole is.
+    pub(super) async fn put_upload(
+        &self,
+        parts: &Parts,
+        image: &ImageName,
+        id: &str,
+        body: Body,
+    ) -> Result<Response, Failure> {
+        let session = self.require_upload(parts, image, id).await?;
+        let query = Form::parse(parts.uri.query().unwrap_or_default());
+        let digest = query.get("digest").ok_or_else(|| Failure::digest("?digest=… is missing"))?;
+        let digest: Digest = digest.parse().map_err(Failure::digest)?;
+        if body.size_hint().exact() != Some(0) {
+            self.append(parts, &session, body, true).await?;
+        }
+        self.registry.finish_upload(&session, &digest).await?;
+        Ok(created(image, &digest))
+    }
+
+    /// `GET`: how far it is.
+    pub(super) async fn get_upload(&self, parts: &Parts, image: &ImageName, id: &str) -> Result<Response, Failure> {
+        let session = self.require_upload(parts, image, id).await?;
+        let offset = self.registry.upload_offset(&session).await?;
+        Ok(progress(&session, offset, StatusCode::NO_CONTENT))
+    }
+
+    /// `DELETE`: never mind.
+    pub(super) async fn delete_upload(&self, parts: &Parts, image: &ImageName, id: &str) -> Result<Response, Failure> {
+        let session = self.require_upload(parts, image, id).await?;
+        self.registry.cancel_upload(&session).await?;
+        Ok(empty(StatusCode::NO_CONTENT))
+    }
+
+    /// Adds a body to an upload and returns how many bytes that has then. A `Content-Range` must begin where the upload
+    /// ends, and be as long as the body.
+    async fn append(&self, parts: &Parts, session: &Session, mut body: Body, last: bool) -> Result<u64, Failure> {
+        let range = match parts.headers.get(header::CONTENT_RANGE) {
+            Some(header) => {
+                let range = header.to_str().ok().and_then(range::sent);
+                Some(range.ok_or_else(|| Failure::size("Content-Range is not first-last in bytes"))?)
+            }
+            None => None,
+        };
+        let announced = range.as_ref().map(|range| range.end - range.start);
+        if let (Some(announced), Some(length)) = (announced, body.size_hint().exact())
+            && announced != length
+        {
+            let message = format!("Content-Range announces {announced} bytes, the body has {length}");
+            return Err(Failure::size(message));
+        }
+        let located = |failure: Failure| failure.with(header::LOCATION, value(location(session)));
+        let opened = self.registry.append(session, range.map(|range| range.start), last).await;
+        let writer = opened.map_err(|error| located(error.into()))?;
+        let limit = MAX_BLOB.saturating_sub(writer.offset()).min(announced.unwrap_or(u64::MAX));
+        let mut sink = Sink::Upload(writer);
+        let received = receive(&mut body, &mut sink, limit).await;
+        let Sink::Upload(writer) = sink else { return Ok(0) };
+        // What came of a body that broke off counts: the client asks how far it is and goes on from there.
+        let offset = writer.close().await?;
+        let received = received.map_err(located)?;
+        match announced {
+            Some(announced) if announced != received => {
+                Err(Failure::size(format!("Content-Range announces {announced} bytes, the body has {received}")))
+            }
+            _ => Ok(offset),
+        }
+    }
+}
+
+/// Where an upload goes on: without a host, so that it is right under every name of this registry.
+fn location(session: &Session) -> String {
+    format!("/v2/{}/blobs/uploads/{}", session.image, session.id)
+}
+
+fn progress(session: &Session, offset: u64, status: StatusCode) -> Response {
+    let mut response = empty(status);
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, value(location(session)));
+    headers.insert(header::RANGE, value(format!("0-{}", offset.saturating_sub(1))));
+    headers.insert(UPLOAD_ID, value(&session.id));
+    response
+}
+
+fn created(image: &ImageName, digest: &Digest) -> Response {
+    let mut response = empty(StatusCode::CREATED);
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, value(format!("/v2/{image}/blobs/{digest}")));
+    headers.insert(CONTENT_DIGEST, value(digest));
+    response
+}

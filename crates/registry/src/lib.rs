@@ -1,0 +1,68 @@
+//! The OCI distribution registry: the only way a manifest or a tag becomes visible.
+//!
+//! [`Registry`] keeps which blobs, manifests and tags an image has; the bytes of blobs are the store's. A manifest becomes
+//! visible through [`Registry::commit`] in process and through the same transaction over HTTP, never before everything
+//! it refers to is there. [`http`] is the protocol; it asks [`access`] about every request and trusts no name, digest or
+//! length that a client sends.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod blobs;
+mod collect;
+mod commit;
+mod error;
+pub mod http;
+mod listing;
+mod manifests;
+mod reference;
+mod schema;
+mod uploads;
+
+use std::sync::Arc;
+
+use store::{Blobs, Records};
+use tokio::sync::RwLock;
+
+pub use blobs::LinkedBlob;
+pub use collect::Collected;
+pub use error::RegistryError;
+pub use listing::{Page, Referrer};
+pub use manifests::ManifestRecord;
+pub use reference::Reference;
+
+/// What images exist, and what each of them has. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    records: Records,
+    blobs: Blobs,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Read by whoever records that an image has a blob, while a lease holds the blob; written by whoever removes the
+    /// bytes of blobs that no record names. So a blob is always leased, recorded or gone.
+    linking: RwLock<()>,
+    sessions: uploads::Sessions,
+}
+
+impl Registry {
+    /// Opens the registry over `records` and `blobs`, and makes its tables.
+    ///
+    /// # Errors
+    /// When the tables cannot be made, or a newer program made them.
+    pub async fn open(records: Records, blobs: Blobs) -> Result<Self, RegistryError> {
+        records.migrate("registry", schema::STEPS).await?;
+        Ok(Self { records, blobs, shared: Arc::default() })
+    }
+
+    /// Where the bytes are.
+    pub fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+}
+
+/// Now, for what is recorded.
+fn now() -> model::Timestamp {
+    std::time::SystemTime::now().into()
+}

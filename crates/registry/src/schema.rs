@@ -1,0 +1,55 @@
+//! The tables.
+//!
+//! Names and tags are bytes: they are listed in the order of their bytes, and a database sorts texts by its locale.
+
+/// Numbered steps; a released one is never changed.
+pub(crate) const STEPS: &[&str] = &["
+CREATE TABLE registry_images (
+    id BIGINT NOT NULL PRIMARY KEY,
+    name BYTES NOT NULL UNIQUE,
+    created BIGINT NOT NULL
+);
+CREATE TABLE registry_blobs (
+    image BIGINT NOT NULL,
+    digest TEXT NOT NULL,
+    size BIGINT NOT NULL,
+    linked BIGINT NOT NULL,
+    PRIMARY KEY (image, digest)
+);
+CREATE INDEX registry_blobs_by_digest ON registry_blobs (digest);
+CREATE TABLE registry_manifests (
+    image BIGINT NOT NULL,
+    digest TEXT NOT NULL,
+    media_type TEXT NOT NULL,
+    size BIGINT NOT NULL,
+    pushed BIGINT NOT NULL,
+    subject TEXT,
+    artifact_type TEXT,
+    annotations TEXT,
+    content BYTES NOT NULL,
+    PRIMARY KEY (image, digest)
+);
+CREATE INDEX registry_manifests_by_subject ON registry_manifests (image, subject, digest);
+CREATE TABLE registry_references (
+    image BIGINT NOT NULL,
+    manifest TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    PRIMARY KEY (image, manifest, digest)
+);
+CREATE INDEX registry_references_by_digest ON registry_references (image, digest);
+CREATE TABLE registry_tags (
+    image BIGINT NOT NULL,
+    tag BYTES NOT NULL,
+    digest TEXT NOT NULL,
+    updated BIGINT NOT NULL,
+    PRIMARY KEY (image, tag)
+);
+CREATE INDEX registry_tags_by_digest ON registry_tags (image, digest);
+CREATE TABLE registry_uploads (
+    id TEXT NOT NULL PRIMARY KEY,
+    image TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    begun BIGINT NOT NULL
+);
+"];

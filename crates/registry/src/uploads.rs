@@ -1,0 +1,229 @@
+//! Uploads of blobs in parts: who began one, for which image.
+//!
+//! The bytes are the store's. That an upload exists is remembered in memory when it begins, so that one that is opened
+//! only to see whether it is allowed costs nothing, and recorded before its first part, so that it survives a restart.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use access::Principal;
+use model::{Digest, ImageName};
+use store::{BlobWriter, StoredBlob, UploadId, UploadWriter};
+
+use crate::{Registry, RegistryError, now};
+
+/// The longest blob, in bytes: 1 TiB.
+pub(crate) const MAX_BLOB: u64 = 1 << 40;
+
+/// The most uploads that are open at a time.
+const MAX_OPEN: usize = 10_000;
+
+/// How long an upload without a byte stays open.
+const EMPTY_FOR: Duration = Duration::from_secs(60 * 60);
+
+/// How long an upload stays open after its last byte.
+const IDLE_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The uploads this process knows.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions(Mutex<HashMap<UploadId, Session>>);
+
+/// An open upload.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    pub id: UploadId,
+    pub image: ImageName,
+    /// Who began it; nobody else goes on with it.
+    pub subject: String,
+    /// The same as the gate knows them; nothing for an upload from before a restart.
+    pub principal: Option<Principal>,
+    recorded: bool,
+    begun: Instant,
+}
+
+impl Sessions {
+    fn table(&self) -> MutexGuard<'_, HashMap<UploadId, Session>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registry {
+    /// Begins an upload to an image.
+    pub(crate) async fn begin_upload(
+        &self,
+        image: &ImageName,
+        subject: &str,
+        principal: &Principal,
+    ) -> Result<Session, RegistryError> {
+        if self.shared.sessions.table().len() >= MAX_OPEN {
+            return Err(RegistryError::TooManyUploads);
+        }
+        let id = self.blobs.uploads().create().await?;
+        let session = Session {
+            id: id.clone(),
+            image: image.clone(),
+            subject: subject.to_owned(),
+            principal: Some(principal.clone()),
+            recorded: false,
+            begun: Instant::now(),
+        };
+        self.shared.sessions.table().insert(id, session.clone());
+        Ok(session)
+    }
+
+    /// An upload to an image that was begun earlier, perhaps before a restart.
+    pub(crate) async fn upload(&self, image: &ImageName, id: &str) -> Result<Session, RegistryError> {
+        let unknown = || RegistryError::UploadUnknown(id.chars().take(80).collect());
+        let id: UploadId = id.parse().map_err(|_| unknown())?;
+        let known = self.shared.sessions.table().get(&id).cloned();
+        let session = match known {
+            Some(session) => session,
+            None => self.recorded_upload(&id).await?.ok_or_else(unknown)?,
+        };
+        if session.image == *image { Ok(session) } else { Err(unknown()) }
+    }
+
+    async fn recorded_upload(&self, id: &UploadId) -> Result<Option<Session>, RegistryError> {
+        let key = id.to_string();
+        let row = self.records.read(move |tx| {
+            let sql = "SELECT image, subject FROM registry_uploads WHERE id = $1";
+            let row = tx.query_first(sql, &[key.into()])?;
+            row.map(|row| Ok((row.parse(0)?, row.get(1)?))).transpose()
+        });
+        let Some((image, subject)) = row.await? else { return Ok(None) };
+        let session =
+            Session { id: id.clone(), image, subject, principal: None, recorded: true, begun: Instant::now() };
+        self.shared.sessions.table().insert(id.clone(), session.clone());
+        Ok(Some(session))
+    }
+
+    /// How many bytes an upload has.
+    pub(crate) async fn upload_offset(&self, session: &Session) -> Result<u64, RegistryError> {
+        Ok(self.blobs.uploads().offset(&session.id).await?)
+    }
+
+    /// Opens an upload for its next part. `last` says that the part ends it, which then needs no record.
+    pub(crate) async fn append(
+        &self,
+        session: &Session,
+        offset: Option<u64>,
+        last: bool,
+    ) -> Result<UploadWriter, RegistryError> {
+        let writer = self.blobs.uploads().append(&session.id, offset).await?;
+        if !session.recorded && !last {
+            let (id, image) = (session.id.to_string(), session.image.to_string());
+            let (subject, at) = (session.subject.clone(), now());
+            let recorded = self.records.write(move |tx| {
+                let sql = "INSERT INTO registry_uploads (id, image, subject, begun) VALUES ($1, $2, $3, $4)
+                           ON CONFLICT (id) DO NOTHING";
+                tx.execute(sql, &[id.into(), image.into(), subject.into(), at.into()]).map(drop)
+            });
+            recorded.await?;
+            if let Some(session) = self.shared.sessions.table().get_mut(&session.id) {
+                session.recorded = true;
+            }
+        }
+        Ok(writer)
+    }
+
+    /// Makes a blob of the image from an upload. A wrong digest ends the upload as well.
+    pub(crate) async fn finish_upload(&self, session: &Session, digest: &Digest) -> Result<StoredBlob, RegistryError> {
+        let lease = self.blobs.lease(&format!("upload to {}", session.image));
+        let finished = self.blobs.uploads().finish(&lease, &session.id, digest).await;
+        if let Err(store::BlobError::Mismatch { .. }) = &finished {
+            self.forget_upload(session).await?;
+        }
+        let blob = finished?;
+        self.link_stored(&session.image, &blob).await?;
+        self.forget_upload(session).await?;
+        Ok(blob)
+    }
+
+    /// Ends an upload without a blob.
+    pub(crate) async fn cancel_upload(&self, session: &Session) -> Result<(), RegistryError> {
+        self.blobs.uploads().abandon(&session.id).await?;
+        self.forget_upload(session).await
+    }
+
+    async fn forget_upload(&self, session: &Session) -> Result<(), RegistryError> {
+        let known = self.shared.sessions.table().remove(&session.id);
+        if known.is_none_or(|known| known.recorded) {
+            let id = session.id.to_string();
+            let forgotten = self
+                .records
+                .write(move |tx| tx.execute("DELETE FROM registry_uploads WHERE id = $1", &[id.into()]).map(drop));
+            forgotten.await?;
+        }
+        Ok(())
+    }
+
+    /// Begins a blob that arrives in one piece.
+    pub(crate) async fn blob_writer(
+        &self,
+        image: &ImageName,
+        digest: &Digest,
+    ) -> Result<(store::BlobLease, BlobWriter), RegistryError> {
+        let lease = self.blobs.lease(&format!("upload to {image}"));
+        let writer = self.blobs.writer(&lease, digest.algorithm()).await?;
+        Ok((lease, writer))
+    }
+
+    /// Makes a blob that arrived in one piece part of the image.
+    pub(crate) async fn finish_blob(
+        &self,
+        image: &ImageName,
+        writer: BlobWriter,
+        digest: &Digest,
+    ) -> Result<StoredBlob, RegistryError> {
+        let blob = writer.finish_as(digest).await?;
+        self.link_stored(image, &blob).await?;
+        Ok(blob)
+    }
+
+    /// Ends uploads that nobody goes on with: after an hour without a byte, or a day after the last one. To be called now
+    /// and then. Returns how many were ended.
+    ///
+    /// # Errors
+    /// When records or blobs fail.
+    pub async fn expire_uploads(&self) -> Result<usize, RegistryError> {
+        let stale: Vec<Session> = {
+            let sessions = self.shared.sessions.table();
+            let stale = |session: &&Session| !session.recorded && session.begun.elapsed() > EMPTY_FOR;
+            sessions.values().filter(stale).cloned().collect()
+        };
+        let mut ended = 0;
+        for session in stale {
+            match self.cancel_upload(&session).await {
+                Ok(()) => ended += 1,
+                Err(RegistryError::UploadUnknown(_)) => self.forget_upload(&session).await?,
+                // One that is being written to is not stale.
+                Err(RegistryError::Blobs(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        ended += self.blobs.uploads().expire(IDLE_FOR).await?;
+        self.forget_ended().await?;
+        Ok(ended)
+    }
+
+    /// Takes records of uploads whose bytes are gone away.
+    async fn forget_ended(&self) -> Result<(), RegistryError> {
+        let ids: Vec<String> = self
+            .records
+            .read(|tx| tx.query("SELECT id FROM registry_uploads", &[])?.iter().map(|row| row.get(0)).collect())
+            .await?;
+        for id in ids {
+            let Ok(id) = id.parse::<UploadId>() else { continue };
+            if let Err(store::BlobError::NoUpload(_)) = self.blobs.uploads().offset(&id).await {
+                self.shared.sessions.table().remove(&id);
+                let id = id.to_string();
+                let forget = |tx: &mut store::Tx<'_>| {
+                    tx.execute("DELETE FROM registry_uploads WHERE id = $1", &[id.into()]).map(drop)
+                };
+                self.records.write(forget).await?;
+            }
+        }
+        Ok(())
+    }
+}

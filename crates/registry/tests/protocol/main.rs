@@ -1,0 +1,13 @@
+//! The registry over HTTP, as clients meet it.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod commit;
+mod hostile;
+mod listing;
+mod mount;
+mod pulling;
+mod site;
+mod skopeo;
+mod tokens;
+mod uploads;

@@ -1,0 +1,60 @@
+//! `/towpath/v1`: our own API. JSON in and out; errors are problem documents.
+
+mod accounts;
+mod logs;
+mod records;
+mod repositories;
+mod runs;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{delete, get, post, put};
+
+use crate::app::App;
+use crate::extract::Json;
+
+/// Bytes of a request body of this API.
+const BODY_LIMIT: usize = 1 << 20;
+
+pub(crate) fn routes() -> Router<App> {
+    Router::new()
+        .route("/version", get(version))
+        .route("/users", get(accounts::users).post(accounts::create_user))
+        .route("/users/{user}", delete(accounts::delete_user))
+        .route("/users/{user}/tokens", get(accounts::tokens).post(accounts::create_token))
+        .route("/users/{user}/tokens/{id}", delete(accounts::revoke_token))
+        .route("/organisations", get(accounts::organisations).post(accounts::create_organisation))
+        .route("/organisations/{org}/members", get(accounts::members))
+        .route("/organisations/{org}/members/{user}", put(accounts::add_member).delete(accounts::remove_member))
+        .route("/repositories", get(repositories::list).post(repositories::create))
+        .route(
+            "/repositories/{owner}/{name}",
+            get(repositories::show).patch(repositories::change).delete(repositories::remove),
+        )
+        .route("/repositories/{owner}/{name}/secrets", get(repositories::secrets))
+        .route(
+            "/repositories/{owner}/{name}/secrets/{secret}",
+            put(repositories::set_secret).delete(repositories::remove_secret),
+        )
+        .route("/repositories/{owner}/{name}/dispatches", post(runs::dispatch))
+        .route("/apply", post(records::apply))
+        .route("/export", get(records::export))
+        .route("/targets", get(records::targets))
+        .route("/targets/{target}", get(records::target).delete(records::remove_target))
+        .route("/targets/{target}/status", get(runs::target_status))
+        .route("/targets/{target}/rollback", post(runs::rollback))
+        .route("/runs", get(runs::list))
+        .route("/runs/{run}", get(runs::show))
+        .route("/runs/{run}/cancel", post(runs::cancel))
+        .route("/runs/{run}/retry", post(runs::retry))
+        .route("/runs/{run}/wait", get(runs::wait))
+        .route("/runs/{run}/logs", get(logs::logs))
+        .route("/deliveries/{delivery}", get(runs::delivery))
+        .route("/events", get(logs::events))
+        .route("/outbox", get(records::outbox))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+}
+
+async fn version() -> Json<serde_json::Value> {
+    Json(serde_json::json!({ "version": env!("CARGO_PKG_VERSION") }))
+}

@@ -1,0 +1,189 @@
+//! Users, their tokens, and organisations.
+
+use access::{Action, Resource, Role, Scope, TokenRecord, User, UserRecord};
+use axum::extract::State;
+use http::StatusCode;
+use model::{Timestamp, TokenId};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::app::{App, Who};
+use crate::extract::{Input, Json, Path};
+use crate::problem::Problem;
+
+fn user_json(user: &UserRecord) -> Value {
+    json!({ "id": user.id, "name": user.name, "admin": user.admin, "created": user.created })
+}
+
+fn token_json(token: &TokenRecord) -> Value {
+    json!({
+        "id": token.id, "name": token.name, "scopes": token.scopes,
+        "created": token.created, "expires": token.expires,
+    })
+}
+
+pub(super) async fn users(State(app): State<App>, who: Who) -> Result<Json<Value>, Problem> {
+    app.allow(&who.0, Action::Read, Resource::Server).await?;
+    let users: Vec<_> = app.access().list_users().await?.iter().map(user_json).collect();
+    Ok(Json(json!({ "users": users })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewUser {
+    name: String,
+    #[serde(default)]
+    admin: bool,
+}
+
+pub(super) async fn create_user(
+    State(app): State<App>,
+    who: Who,
+    input: Input,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    app.allow(&who.0, Action::Admin, Resource::Server).await?;
+    let new: NewUser = input.json().await?;
+    let id = app.access().create_user(&new.name, new.admin).await?;
+    Ok((StatusCode::CREATED, Json(json!({ "id": id, "name": new.name, "admin": new.admin }))))
+}
+
+/// The user of a path: yourself, or anybody for an administrator of the server. Either way the token must be good for
+/// settings: one that was made for a machine to read with does not deal in tokens.
+async fn own(app: &App, who: &Who, name: &str) -> Result<UserRecord, Problem> {
+    match who.0.user().filter(|user| user.name().eq_ignore_ascii_case(name)) {
+        Some(me) if !holds(me, Scope::Admin) => return Err(no_scope(Scope::Admin)),
+        Some(_) => {}
+        None => drop(app.allow(&who.0, Action::Admin, Resource::Server).await?),
+    }
+    let found = app.access().find_user(name).await?;
+    found.ok_or_else(|| Problem::not_found(format!("there is no user {name:?}")))
+}
+
+fn holds(user: &User, scope: Scope) -> bool {
+    user.scopes().iter().any(|held| held.includes(scope))
+}
+
+fn no_scope(scope: Scope) -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, format!("your own token does not have the scope {scope}"))
+}
+
+pub(super) async fn delete_user(
+    State(app): State<App>,
+    who: Who,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    app.allow(&who.0, Action::Admin, Resource::Server).await?;
+    let user = own(&app, &who, &name).await?;
+    app.access().delete_user(user.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn tokens(State(app): State<App>, who: Who, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+    let user = own(&app, &who, &name).await?;
+    let tokens = app.access().list_tokens(user.id).await?;
+    Ok(Json(json!({ "tokens": tokens.iter().map(token_json).collect::<Vec<_>>() })))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct NewToken {
+    name: String,
+    /// All scopes, if absent: a token for a person's own command line.
+    scopes: Option<Vec<Scope>>,
+    expires_in_days: Option<u32>,
+}
+
+pub(super) async fn create_token(
+    State(app): State<App>,
+    who: Who,
+    Path(name): Path<String>,
+    input: Input,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let user = own(&app, &who, &name).await?;
+    let new: NewToken = input.json().await?;
+    let wanted = new.scopes.unwrap_or_else(|| vec![Scope::All]);
+    // A token never makes one that may do more than itself.
+    if let Some(me) = who.0.user()
+        && let Some(scope) = wanted.iter().find(|scope| !holds(me, **scope))
+    {
+        return Err(no_scope(*scope));
+    }
+    if new.expires_in_days == Some(0) {
+        return Err(Problem::bad("expiresInDays: a token is good for at least one day"));
+    }
+    let now = Timestamp::from(std::time::SystemTime::now());
+    let expires = new.expires_in_days.map(|days| Timestamp(now.0 + i64::from(days) * 86_400_000));
+    let (id, secret) = app.access().create_token(user.id, &new.name, &wanted, expires).await?;
+    Ok((StatusCode::CREATED, Json(json!({ "id": id, "token": secret.expose() }))))
+}
+
+pub(super) async fn revoke_token(
+    State(app): State<App>,
+    who: Who,
+    Path((name, id)): Path<(String, i64)>,
+) -> Result<StatusCode, Problem> {
+    let user = own(&app, &who, &name).await?;
+    app.access().revoke_token(user.id, TokenId(id)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn organisations(State(app): State<App>, who: Who) -> Result<Json<Value>, Problem> {
+    app.allow(&who.0, Action::Read, Resource::Server).await?;
+    let all = app.access().list_organisations().await?;
+    let all: Vec<_> = all.iter().map(|it| json!({ "id": it.id, "name": it.name, "created": it.created })).collect();
+    Ok(Json(json!({ "organisations": all })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewOrganisation {
+    name: String,
+}
+
+pub(super) async fn create_organisation(
+    State(app): State<App>,
+    who: Who,
+    input: Input,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    app.allow(&who.0, Action::Admin, Resource::Server).await?;
+    let new: NewOrganisation = input.json().await?;
+    let me =
+        who.0.user().ok_or_else(|| Problem::new(StatusCode::FORBIDDEN, "only a person manages an organisation"))?;
+    let id = app.access().create_organisation(&new.name, me.id()).await?;
+    Ok((StatusCode::CREATED, Json(json!({ "id": id, "name": new.name }))))
+}
+
+pub(super) async fn members(State(app): State<App>, who: Who, Path(org): Path<String>) -> Result<Json<Value>, Problem> {
+    app.allow(&who.0, Action::Read, Resource::Owner(org.clone())).await?;
+    let members = app.access().members(&org).await?;
+    let members: Vec<_> = members.iter().map(|(user, role)| json!({ "user": user, "role": role })).collect();
+    Ok(Json(json!({ "members": members })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Member {
+    role: Role,
+}
+
+pub(super) async fn add_member(
+    State(app): State<App>,
+    who: Who,
+    Path((org, user)): Path<(String, String)>,
+    input: Input,
+) -> Result<StatusCode, Problem> {
+    app.allow(&who.0, Action::Admin, Resource::Owner(org.clone())).await?;
+    let member: Member = input.json().await?;
+    app.access().add_member(&org, &user, member.role).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn remove_member(
+    State(app): State<App>,
+    who: Who,
+    Path((org, user)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    app.allow(&who.0, Action::Admin, Resource::Owner(org.clone())).await?;
+    app.access().remove_member(&org, &user).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,17 @@
+//! Listeners, the origin of every absolute URL, and the routes of git, the registry and the API. No logic.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod api;
+mod app;
+mod edge;
+mod extract;
+mod git_http;
+mod listen;
+mod origin;
+mod patience;
+mod problem;
+mod serve;
+
+pub use origin::{ListenerRules, Misdirected, Origin, Scheme};
+pub use serve::{Running, ServeOptions, StartError, start};

@@ -1,0 +1,130 @@
+//! One listening socket: accepts connections and bounds what each may take.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::edge::{self, Ends};
+use crate::origin::ListenerRules;
+use crate::patience::Patient;
+
+/// Connections at one time on one listener.
+const MOST_CONNECTIONS: usize = 4096;
+/// How long a client may take to send the head of a request, and how long a connection may lie idle.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of the head of a request.
+const LONGEST_HEAD: usize = 64 << 10;
+/// How long requests that are under way may still take when the server stops.
+const DRAIN: Duration = Duration::from_secs(9);
+
+/// A bound listener.
+pub(crate) struct Bound {
+    pub(crate) socket: TcpListener,
+    pub(crate) rules: Arc<ListenerRules>,
+}
+
+impl Bound {
+    /// Serves until `stop` turns true, then lets what is under way end, and ends what does not.
+    pub(crate) async fn serve(self, routes: Router, mut stop: watch::Receiver<bool>) {
+        let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let graceful = GracefulShutdown::new();
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = async {
+                let slot = Arc::clone(&slots).acquire_owned().await;
+                (slot, self.socket.accept().await)
+            };
+            let (slot, accepted) = tokio::select! {
+                accepted = accepted => accepted,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            while connections.try_join_next().is_some() {}
+            match accepted {
+                Ok((stream, peer)) => {
+                    let connection = connection(stream, peer, Arc::clone(&self.rules), routes.clone(), &graceful);
+                    connections.spawn(async move {
+                        connection.await;
+                        drop(slot);
+                    });
+                }
+                Err(error) => {
+                    // No descriptor left, most likely; the next may close soon.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        drop(self.socket);
+        if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+            tracing::warn!("requests that were still under way are cut off");
+        }
+        connections.shutdown().await;
+    }
+}
+
+fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    rules: Arc<ListenerRules>,
+    routes: Router,
+    graceful: &GracefulShutdown,
+) -> impl Future<Output = ()> + use<> {
+    let _ = stream.set_nodelay(true);
+    let local = stream.local_addr();
+    let asked = Arc::new(AtomicBool::new(false));
+    let began = Arc::clone(&asked);
+    let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
+        began.store(true, Ordering::Relaxed);
+        let (rules, routes) = (Arc::clone(&rules), routes.clone());
+        let local = local.as_ref().copied().map_err(|error| std::io::Error::from(error.kind()));
+        async move {
+            // Without its own address a connection has no origin: it is closed.
+            let ends = Ends { local: local?, peer };
+            let (head, body) = request.into_parts();
+            let body = Body::new(Patient::new(body, head.version, &head.headers));
+            let request = http::Request::from_parts(head, body);
+            Ok::<_, std::io::Error>(edge::serve(request, ends, &rules, routes).await)
+        }
+    });
+    let watched = graceful.watch(builder().serve_connection(TokioIo::new(stream), service).into_owned());
+    async move {
+        let ended = tokio::select! {
+            ended = watched => ended,
+            () = late(&asked) => return tracing::debug!(%peer, "a client asked for nothing"),
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, %error, "a connection ended with an error");
+        }
+    }
+}
+
+/// Ends if nothing was asked in time. The protocol is found out from the first bytes, for which nobody else keeps time.
+async fn late(asked: &AtomicBool) {
+    tokio::time::sleep(HEAD_TIMEOUT).await;
+    if asked.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(LONGEST_HEAD);
+    let mut http2 = builder.http2();
+    http2.timer(TokioTimer::new()).keep_alive_interval(HEAD_TIMEOUT);
+    http2.max_concurrent_streams(100).max_header_list_size(LONGEST_HEAD as u32).max_send_buf_size(256 << 10);
+    http2.initial_stream_window_size(256 << 10).initial_connection_window_size(1 << 20);
+    // A client that opens streams only to reset them is sent away.
+    http2.max_pending_accept_reset_streams(20).max_local_error_reset_streams(100);
+    builder
+}

@@ -1,0 +1,166 @@
+//! Starting and stopping the server. Everything is checked before a socket opens.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use config::{Listener, ServerSpec};
+use http::StatusCode;
+use pipeline::{OpenError, Pipeline};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::app::App;
+use crate::listen::Bound;
+use crate::origin::{ListenerRules, Origin};
+use crate::problem::Problem;
+use crate::{api, git_http};
+use registry::http::TOKEN_PATH;
+
+/// How long an address that is taken may take to become free.
+const FREED: Duration = Duration::from_secs(1);
+
+/// What to serve.
+pub struct ServeOptions {
+    /// The data directory.
+    pub data: PathBuf,
+    /// The checked configuration.
+    pub spec: ServerSpec,
+}
+
+/// Why the server does not start. One line each.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {reason}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        reason: String,
+    },
+    /// The rooms.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// A server that runs.
+pub struct Running {
+    /// Where it listens, in the order of the configuration.
+    pub addresses: Vec<SocketAddr>,
+    /// The first administrator's token, at the first start.
+    pub admin_token: Option<String>,
+    /// The pipeline.
+    pub pipeline: Pipeline,
+    stop: watch::Sender<bool>,
+    listeners: Vec<JoinHandle<()>>,
+    _data: store::DataDir,
+}
+
+/// Binds, opens the rooms and serves.
+///
+/// # Errors
+/// When an address is taken or a room cannot be opened. Nothing is left behind that was not there before, but for a
+/// data directory that was empty.
+pub async fn start(options: ServeOptions) -> Result<Running, StartError> {
+    let mut bound = Vec::new();
+    for listener in &options.spec.listeners {
+        bound.push(bind(listener).await?);
+    }
+    let addresses: Vec<_> = bound.iter().filter_map(|it| it.socket.local_addr().ok()).collect();
+    let url = addresses.first().map(|address| format!("http://{}", reachable(*address))).unwrap_or_default();
+    let opened = pipeline::open(&options.data, &options.spec, &url).await?;
+    let (stop, stopped) = watch::channel(false);
+    let routes = routes(&opened.pipeline, &stopped);
+    let listeners = bound.into_iter().map(|it| tokio::spawn(it.serve(routes.clone(), stopped.clone()))).collect();
+    Ok(Running {
+        addresses,
+        admin_token: opened.admin_token.map(|token| token.expose().to_owned()),
+        pipeline: opened.pipeline,
+        stop,
+        listeners,
+        _data: opened.data,
+    })
+}
+
+async fn bind(listener: &Listener) -> Result<Bound, StartError> {
+    let address = listener.address;
+    let socket = bound(address).await.map_err(|error| {
+        let reason = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "another program listens there already".to_owned(),
+            std::io::ErrorKind::PermissionDenied => "you may not listen on this port".to_owned(),
+            std::io::ErrorKind::AddrNotAvailable => "this machine does not have the address".to_owned(),
+            _ => error.to_string(),
+        };
+        StartError::Listen { address, reason }
+    })?;
+    Ok(Bound { socket, rules: Arc::new(ListenerRules::new(listener)) })
+}
+
+/// Binds, waiting a little for an earlier server that was killed: a child it had just forked still holds its sockets
+/// until it becomes another program.
+async fn bound(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let until = tokio::time::Instant::now() + FREED;
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tokio::time::Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// An address that a client on this machine can dial.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let mut address = address;
+    if address.ip().is_unspecified() {
+        let loopback: std::net::IpAddr =
+            if address.is_ipv4() { std::net::Ipv4Addr::LOCALHOST.into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
+        address.set_ip(loopback);
+    }
+    address
+}
+
+impl Running {
+    /// Stops: no new requests, those under way end within seconds (a push is recorded, whoever waits or follows is let
+    /// go), then effects stop where they are. Jobs and sites go on.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        for listener in self.listeners {
+            let _ = listener.await;
+        }
+        self.pipeline.stop().await;
+    }
+}
+
+fn routes(pipeline: &Pipeline, stopping: &watch::Receiver<bool>) -> Router {
+    let app = App { pipeline: pipeline.clone(), stopping: stopping.clone() };
+    let rooms = pipeline.rooms();
+    let realm = Arc::new(|parts: &http::request::Parts| {
+        let origin = parts.extensions.get::<Origin>().map(ToString::to_string).unwrap_or_default();
+        format!("{origin}{TOKEN_PATH}")
+    });
+    let registry = registry::http::RegistryHttp {
+        registry: rooms.registry.clone(),
+        access: rooms.access.clone(),
+        service: "towpath".into(),
+        realm,
+    };
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(|| async { "ok\n" }))
+        .nest("/towpath/v1", api::routes())
+        .merge(git_http::routes())
+        .with_state(app)
+        .merge(registry::http::router(registry.clone()))
+        .merge(registry::http::token_router(registry))
+        .fallback(|| async { Problem::not_found("there is nothing at this path") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
+        })
+}

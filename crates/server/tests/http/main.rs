@@ -1,0 +1,16 @@
+//! The server as its clients see it: every route and who may use it, what is said to whom, streams, git and stopping.
+
+#![allow(clippy::unwrap_used)]
+
+// The sandbox's helper is this same program.
+use testkit as _;
+
+mod answers;
+mod forms;
+mod git;
+mod origins;
+mod routes;
+mod stopping;
+mod streams;
+mod tenants;
+mod world;

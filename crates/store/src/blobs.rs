@@ -1,0 +1,173 @@
+//! Blobs: content by its digest, on a file system.
+//!
+//! A blob is hashed as it is written and becomes visible whole, synced and under its digest, or not at all. Until a
+//! manifest refers to it, its lease keeps it from collection.
+
+mod error;
+mod files;
+mod lease;
+mod reader;
+mod uploads;
+mod writer;
+
+/// Writing for threads that may block.
+pub mod blocking {
+    pub use super::files::Writer;
+}
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::{Algorithm, Digest};
+
+pub use error::BlobError;
+use files::Files;
+pub use lease::BlobLease;
+pub use reader::BlobReader;
+pub use uploads::{UploadId, UploadWriter, Uploads};
+pub use writer::BlobWriter;
+
+/// A blob that is durable and held by the lease it was written under. Only this room makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredBlob {
+    digest: Digest,
+    size: u64,
+}
+
+impl StoredBlob {
+    /// Its digest.
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Its length in bytes.
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+/// What [`Blobs::delete`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// It is gone.
+    Yes,
+    /// There was none.
+    Absent,
+    /// A lease holds it; the purpose of that lease.
+    Held(String),
+}
+
+/// The blobs of a data directory. Clones share leases.
+#[derive(Clone, Debug)]
+pub struct Blobs {
+    files: Arc<Files>,
+}
+
+impl Blobs {
+    /// Opens the blobs in `dir`, creating it if it is not there, and removes what writers of dead processes left behind.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or written to.
+    pub async fn open(dir: &Path) -> Result<Self, BlobError> {
+        let dir = dir.to_owned();
+        let files = blocking_io(move || Files::open(&dir)).await?;
+        Ok(Self { files: Arc::new(files) })
+    }
+
+    /// A lease: what is written under it, or [held](BlobLease::hold) by it, is not deleted until it is dropped. `purpose`
+    /// says to people what it is for.
+    pub fn lease(&self, purpose: &str) -> BlobLease {
+        BlobLease::new(Arc::clone(&self.files.held), purpose)
+    }
+
+    /// Begins a blob.
+    ///
+    /// # Errors
+    /// When a temporary file cannot be made.
+    pub async fn writer(&self, lease: &BlobLease, algorithm: Algorithm) -> Result<BlobWriter, BlobError> {
+        let (blobs, lease) = (self.clone(), lease.clone());
+        let writer = blocking_io(move || blobs.blocking_writer(&lease, algorithm)).await?;
+        Ok(BlobWriter::new(writer))
+    }
+
+    /// Begins a blob from a thread that may block.
+    ///
+    /// # Errors
+    /// When a temporary file cannot be made.
+    pub fn blocking_writer(&self, lease: &BlobLease, algorithm: Algorithm) -> Result<blocking::Writer, BlobError> {
+        files::Writer::create(Arc::clone(&self.files), lease.clone(), algorithm)
+    }
+
+    /// Stores bytes that are at hand.
+    ///
+    /// # Errors
+    /// As [`BlobWriter::finish`].
+    pub async fn put(&self, lease: &BlobLease, bytes: Bytes) -> Result<StoredBlob, BlobError> {
+        let mut writer = self.writer(lease, Algorithm::Sha256).await?;
+        writer.write(bytes).await?;
+        writer.finish().await
+    }
+
+    /// The length of a blob in bytes, if there is one.
+    ///
+    /// # Errors
+    /// When the file system fails.
+    pub async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        let (files, digest) = (Arc::clone(&self.files), *digest);
+        blocking_io(move || files.size(&digest)).await
+    }
+
+    /// Opens a blob for reading, if there is one. It stays readable when it is deleted meanwhile.
+    ///
+    /// # Errors
+    /// When the file system fails.
+    pub async fn read(&self, digest: &Digest) -> Result<Option<BlobReader>, BlobError> {
+        let (files, digest) = (Arc::clone(&self.files), *digest);
+        let opened = blocking_io(move || files.open_blob(&digest)).await?;
+        Ok(opened.map(|(file, size)| BlobReader::new(file, digest, size)))
+    }
+
+    /// The whole of a small blob, checked against its digest.
+    ///
+    /// # Errors
+    /// [`BlobError::TooLarge`] when it has more than `limit` bytes, [`BlobError::Corrupt`] when the disk gives something
+    /// else than was written.
+    pub async fn bytes(&self, digest: &Digest, limit: u64) -> Result<Option<Bytes>, BlobError> {
+        let (files, digest) = (Arc::clone(&self.files), *digest);
+        blocking_io(move || files.bytes(&digest, limit)).await
+    }
+
+    /// Removes a blob unless a lease holds it.
+    ///
+    /// # Errors
+    /// When the file system fails.
+    pub async fn delete(&self, digest: &Digest) -> Result<Removed, BlobError> {
+        let (files, digest) = (Arc::clone(&self.files), *digest);
+        blocking_io(move || files.delete(&digest)).await
+    }
+
+    /// The file of a blob, if there is one, for readers that want a path. It must not be written to.
+    pub fn local_path(&self, digest: &Digest) -> Option<PathBuf> {
+        Some(self.files.path(digest)).filter(|path| path.is_file())
+    }
+
+    /// The uploads that clients send in parts.
+    pub fn uploads(&self) -> Uploads {
+        Uploads::new(Arc::clone(&self.files))
+    }
+}
+
+/// Runs what waits for a disk on a thread that may.
+async fn blocking_io<T: Send + 'static>(
+    f: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
+) -> Result<T, BlobError> {
+    tokio::task::spawn_blocking(f).await.unwrap_or(Err(BlobError::Interrupted))
+}
+
+/// `range` cut to what a blob of `size` bytes has.
+fn clamp(range: Range<u64>, size: u64) -> Range<u64> {
+    let end = range.end.min(size);
+    range.start.min(end)..end
+}

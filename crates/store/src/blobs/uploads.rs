@@ -1,0 +1,337 @@
+//! Uploads in parts, as the distribution protocol has them. They survive a restart: an upload is a file below `uploads/`
+//! until it is finished.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use model::{Algorithm, Digest};
+
+use crate::blobs::files::{Files, Hasher, found, hash_file, random_name};
+use crate::blobs::lease::BlobLease;
+use crate::blobs::{BlobError, StoredBlob, blocking_io};
+use crate::fault;
+
+/// The name of an upload: 32 random hexadecimal digits. Who knows it may write to it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UploadId(String);
+
+impl UploadId {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for UploadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl FromStr for UploadId {
+    type Err = BlobError;
+
+    fn from_str(text: &str) -> Result<Self, BlobError> {
+        let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if text.len() == 32 && text.bytes().all(digit) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(BlobError::NoUpload(text.chars().take(80).collect()))
+        }
+    }
+}
+
+/// What is known of an upload without reading its file: who writes to it, and the hash of what it has.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    busy: bool,
+    hash: Option<(Hasher, u64)>,
+}
+
+/// All uploads of which something is known.
+pub(super) type Table = Arc<Mutex<HashMap<UploadId, Known>>>;
+
+/// The uploads of a data directory.
+#[derive(Clone, Debug)]
+pub struct Uploads {
+    files: Arc<Files>,
+}
+
+impl Uploads {
+    pub(super) fn new(files: Arc<Files>) -> Self {
+        Self { files }
+    }
+
+    /// Begins an upload.
+    ///
+    /// # Errors
+    /// When its file cannot be made.
+    pub async fn create(&self) -> Result<UploadId, BlobError> {
+        let id = UploadId(random_name());
+        let path = self.path(&id);
+        blocking_io(move || {
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+            file.map(drop).map_err(|error| BlobError::io(&path, error))
+        })
+        .await?;
+        let known = Known { busy: false, hash: Some((Hasher::new(Algorithm::Sha256), 0)) };
+        self.files.known_uploads.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), known);
+        Ok(id)
+    }
+
+    /// How many bytes an upload has.
+    ///
+    /// # Errors
+    /// [`BlobError::NoUpload`] when there is none.
+    pub async fn offset(&self, id: &UploadId) -> Result<u64, BlobError> {
+        let (path, id) = (self.path(id), id.clone());
+        blocking_io(move || length(&path, &id)).await
+    }
+
+    /// Opens an upload to write at its end. `offset`, if the client says one, must be where it is.
+    ///
+    /// # Errors
+    /// [`BlobError::NoUpload`], [`BlobError::Offset`], and [`BlobError::UploadBusy`] while another request writes.
+    pub async fn append(&self, id: &UploadId, offset: Option<u64>) -> Result<UploadWriter, BlobError> {
+        let turn = Turn::take(&self.files.known_uploads, id)?;
+        let path = self.path(id);
+        let id = id.clone();
+        blocking_io(move || {
+            let at = length(&path, &id)?;
+            if let Some(given) = offset.filter(|given| *given != at) {
+                return Err(BlobError::Offset { id: id.0, at, given });
+            }
+            let file = OpenOptions::new().append(true).open(&path).map_err(|error| BlobError::io(&path, error))?;
+            let hasher = turn.hasher().filter(|(_, hashed)| *hashed == at).map(|(hasher, _)| hasher);
+            Ok(UploadWriter { part: Some(Part { path, file, hasher, at, turn }), gathered: Vec::new(), size: 0, at })
+        })
+        .await
+    }
+
+    /// Makes a blob of an upload if it has the digest `expected`. A mismatch ends the upload.
+    ///
+    /// # Errors
+    /// [`BlobError::Mismatch`], [`BlobError::NoUpload`], [`BlobError::UploadBusy`], or when the file system fails.
+    pub async fn finish(&self, lease: &BlobLease, id: &UploadId, expected: &Digest) -> Result<StoredBlob, BlobError> {
+        let turn = Turn::take(&self.files.known_uploads, id)?;
+        let (files, path, id) = (Arc::clone(&self.files), self.path(id), id.clone());
+        let (lease, expected) = (lease.clone(), *expected);
+        blocking_io(move || {
+            let size = length(&path, &id)?;
+            let hash = turn.hasher().filter(|(_, hashed)| *hashed == size);
+            let found = match hash {
+                Some((hasher, _)) if expected.algorithm() == Algorithm::Sha256 => hasher.finish(),
+                // After a restart, or with another algorithm, it is read once more.
+                _ => hash_file(&path, expected.algorithm())?,
+            };
+            if found != expected {
+                remove(&path)?;
+                turn.forget();
+                return Err(BlobError::Mismatch { expected, found: Box::new(found) });
+            }
+            fault::point(fault::BEFORE_BLOB_SYNC);
+            let sync = File::open(&path).and_then(|file| file.sync_all());
+            sync.map_err(|error| BlobError::io(&path, error))?;
+            lease.hold(&expected);
+            files.publish(&path, &expected)?;
+            fault::point(fault::AFTER_BLOB_SYNC);
+            turn.forget();
+            Ok(StoredBlob { digest: expected, size })
+        })
+        .await
+    }
+
+    /// Ends an upload and removes what came of it.
+    ///
+    /// # Errors
+    /// [`BlobError::NoUpload`], [`BlobError::UploadBusy`], or when the file system fails.
+    pub async fn abandon(&self, id: &UploadId) -> Result<(), BlobError> {
+        let turn = Turn::take(&self.files.known_uploads, id)?;
+        let (path, id) = (self.path(id), id.clone());
+        blocking_io(move || {
+            length(&path, &id)?;
+            remove(&path)?;
+            turn.forget();
+            Ok(())
+        })
+        .await
+    }
+
+    /// Abandons uploads that nobody wrote to for `age`. Returns how many.
+    ///
+    /// # Errors
+    /// When the file system fails.
+    pub async fn expire(&self, age: Duration) -> Result<usize, BlobError> {
+        let (dir, known) = (self.files.uploads(), Arc::clone(&self.files.known_uploads));
+        blocking_io(move || {
+            let before = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+            let mut count = 0;
+            for entry in dir.read_dir().map_err(|error| BlobError::io(&dir, error))? {
+                let path = entry.map_err(|error| BlobError::io(&dir, error))?.path();
+                let Some(Ok(id)) = path.file_name().and_then(|name| name.to_str()).map(UploadId::from_str) else {
+                    continue;
+                };
+                let Ok(turn) = Turn::take(&known, &id) else { continue };
+                let written = found(path.metadata().and_then(|metadata| metadata.modified()), &path)?;
+                if written.is_some_and(|written| written <= before) {
+                    remove(&path)?;
+                    turn.forget();
+                    count += 1;
+                }
+            }
+            Ok(count)
+        })
+        .await
+    }
+
+    fn path(&self, id: &UploadId) -> PathBuf {
+        self.files.uploads().join(&id.0)
+    }
+}
+
+fn length(path: &Path, id: &UploadId) -> Result<u64, BlobError> {
+    let metadata = found(path.metadata(), path)?;
+    metadata.map(|metadata| metadata.len()).ok_or_else(|| BlobError::NoUpload(id.0.clone()))
+}
+
+fn remove(path: &Path) -> Result<(), BlobError> {
+    found(std::fs::remove_file(path), path).map(drop)
+}
+
+/// The right of one request to write to an upload, given back when it is dropped.
+struct Turn {
+    known: Table,
+    id: UploadId,
+}
+
+impl Turn {
+    fn take(known: &Table, id: &UploadId) -> Result<Self, BlobError> {
+        let mut table = known.lock().unwrap_or_else(PoisonError::into_inner);
+        let upload = table.entry(id.clone()).or_default();
+        if std::mem::replace(&mut upload.busy, true) {
+            return Err(BlobError::UploadBusy(id.0.clone()));
+        }
+        Ok(Self { known: Arc::clone(known), id: id.clone() })
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut HashMap<UploadId, Known>) -> T) -> T {
+        f(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn hasher(&self) -> Option<(Hasher, u64)> {
+        self.with(|table| table.get(&self.id).and_then(|upload| upload.hash.clone()))
+    }
+
+    fn keep(&self, hash: Option<(Hasher, u64)>) {
+        self.with(|table| {
+            if let Some(upload) = table.get_mut(&self.id) {
+                upload.hash = hash;
+            }
+        });
+    }
+
+    fn forget(&self) {
+        self.with(|table| table.remove(&self.id));
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.with(|table| {
+            if let Some(upload) = table.get_mut(&self.id) {
+                upload.busy = false;
+                // An id that nothing is known of need not be remembered.
+                if upload.hash.is_none() {
+                    table.remove(&self.id);
+                }
+            }
+        });
+    }
+}
+
+/// What a thread needs to write to an upload.
+struct Part {
+    path: PathBuf,
+    file: File,
+    hasher: Option<Hasher>,
+    at: u64,
+    turn: Turn,
+}
+
+impl Part {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
+        self.turn.keep(None);
+        if let Err(error) = self.file.write_all(bytes) {
+            // What was written of a failed chunk is not counted: the client sends it again from here.
+            let _ = self.file.set_len(self.at);
+            return Err(BlobError::io(&self.path, error));
+        }
+        self.at += bytes.len() as u64;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.turn.keep(self.hasher.take().map(|hasher| (hasher, self.at)));
+    }
+}
+
+/// Writes to the end of an upload. Dropped early, the upload keeps what arrived on disk, and the client may go on from
+/// its [`Uploads::offset`].
+pub struct UploadWriter {
+    part: Option<Part>,
+    gathered: Vec<Bytes>,
+    size: usize,
+    at: u64,
+}
+
+impl UploadWriter {
+    /// How many bytes the upload has, with what was given to [`UploadWriter::write`].
+    pub const fn offset(&self) -> u64 {
+        self.at
+    }
+
+    /// Writes a chunk.
+    ///
+    /// # Errors
+    /// When the file system fails ([`BlobError::NoSpace`] for a full disk).
+    pub async fn write(&mut self, chunk: Bytes) -> Result<(), BlobError> {
+        self.at += chunk.len() as u64;
+        self.size += chunk.len();
+        self.gathered.push(chunk);
+        if self.size < 256 * 1024 && self.gathered.len() < 1024 { Ok(()) } else { self.flush().await }
+    }
+
+    /// Writes what is left and lets the next request write. Returns how many bytes the upload has.
+    ///
+    /// # Errors
+    /// As [`UploadWriter::write`].
+    pub async fn close(mut self) -> Result<u64, BlobError> {
+        self.flush().await?;
+        Ok(self.at)
+    }
+
+    async fn flush(&mut self) -> Result<(), BlobError> {
+        let mut part = self.part.take().ok_or(BlobError::Interrupted)?;
+        let chunks = std::mem::take(&mut self.gathered);
+        self.size = 0;
+        let write = move || {
+            chunks.iter().try_for_each(|chunk| part.append(chunk))?;
+            Ok(part)
+        };
+        self.part = Some(blocking_io(write).await?);
+        Ok(())
+    }
+}

@@ -1,0 +1,53 @@
+//! Fault points: places at which a test cuts the power of this process.
+//!
+//! With the cargo feature `fault`, [`point`] counts how often each name is passed and kills the process with SIGKILL at
+//! the count that the environment variable `TOWPATH_FAULT` names: `before-sync:3` is the third time `before-sync` is
+//! passed, `any:40` the fortieth point of any name. Without the feature nothing is compiled in.
+
+/// Before a transaction that appended events is committed.
+pub const BEFORE_SYNC: &str = "before-sync";
+/// After a transaction that appended events is durable, before its writer hears of it.
+pub const AFTER_SYNC: &str = "after-sync";
+/// Before any other transaction is committed.
+pub const BEFORE_COMMIT: &str = "before-commit";
+/// After any other transaction is durable.
+pub const AFTER_COMMIT: &str = "after-commit";
+/// Before a blob is synced and gets its name.
+pub const BEFORE_BLOB_SYNC: &str = "before-blob-sync";
+/// After a blob and its name are durable.
+pub const AFTER_BLOB_SYNC: &str = "after-blob-sync";
+
+/// Passes the point `name`; does not return if `TOWPATH_FAULT` asks for a death here.
+#[cfg(not(feature = "fault"))]
+#[inline(always)]
+pub fn point(_name: &str) {}
+
+/// Passes the point `name`; does not return if `TOWPATH_FAULT` asks for a death here.
+#[cfg(feature = "fault")]
+pub fn point(name: &str) {
+    use std::collections::HashMap;
+    use std::sync::{Mutex, OnceLock, PoisonError};
+
+    static WANTED: OnceLock<Option<(String, u64)>> = OnceLock::new();
+    static PASSED: OnceLock<Mutex<HashMap<String, u64>>> = OnceLock::new();
+
+    let wanted = WANTED.get_or_init(|| {
+        let text = std::env::var("TOWPATH_FAULT").ok()?;
+        let (name, count) = text.rsplit_once(':')?;
+        Some((name.to_owned(), count.parse().ok()?))
+    });
+    let Some((wanted, at)) = wanted else { return };
+    if wanted != "any" && wanted != name {
+        return;
+    }
+    let mut passed = PASSED.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    let count = passed.entry(wanted.clone()).or_insert(0);
+    *count += 1;
+    if *count == *at {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        // The signal may reach another thread a moment later; this one goes no further.
+        loop {
+            std::thread::park();
+        }
+    }
+}

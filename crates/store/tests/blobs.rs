@@ -1,0 +1,291 @@
+//! The contract of blobs and uploads.
+#![allow(clippy::unwrap_used)]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use model::{Algorithm, Digest};
+use store::{BlobError, Blobs, Removed, UploadId};
+
+const HELLO: &str = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+fn hello() -> Digest {
+    HELLO.parse().unwrap()
+}
+
+/// Every file below `dir` that is not a lock.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in dir.read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if !path.to_string_lossy().ends_with("lock") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+async fn read_all(blobs: &Blobs, digest: &Digest) -> Vec<u8> {
+    let mut reader = blobs.read(digest).await.unwrap().unwrap();
+    let mut all = Vec::new();
+    while let Some(chunk) = reader.chunk().await.unwrap() {
+        all.extend_from_slice(&chunk);
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_blob_is_found_under_its_digest_also_after_opening_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).await.unwrap();
+    assert_eq!(blobs.stat(&hello()).await.unwrap(), None);
+    assert!(blobs.read(&hello()).await.unwrap().is_none());
+    assert_eq!(blobs.local_path(&hello()), None);
+    let mut writer = blobs.writer(&blobs.lease("test"), Algorithm::Sha256).await.unwrap();
+    writer.write(Bytes::from_static(b"hel")).await.unwrap();
+    writer.write(Bytes::from_static(b"lo")).await.unwrap();
+    assert_eq!(writer.written(), 5);
+    let stored = writer.finish_as(&hello()).await.unwrap();
+    assert_eq!((stored.digest(), stored.size()), (hello(), 5));
+    drop(blobs);
+    let blobs = Blobs::open(dir.path()).await.unwrap();
+    assert_eq!(blobs.stat(&hello()).await.unwrap(), Some(5));
+    assert_eq!(read_all(&blobs, &hello()).await, b"hello");
+    assert_eq!(std::fs::read(blobs.local_path(&hello()).unwrap()).unwrap(), b"hello");
+}
+
+#[tokio::test]
+async fn a_large_blob_comes_back_in_parts_and_ranges() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).await.unwrap();
+    let content: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let mut writer = blobs.writer(&blobs.lease("test"), Algorithm::Sha512).await.unwrap();
+    for part in content.chunks(70_001) {
+        writer.write(Bytes::copy_from_slice(part)).await.unwrap();
+    }
+    let stored = writer.finish().await.unwrap();
+    assert_eq!(stored.digest().algorithm(), Algorithm::Sha512);
+    assert_eq!(read_all(&blobs, &stored.digest()).await, content);
+    let mut reader = blobs.read(&stored.digest()).await.unwrap().unwrap();
+    assert_eq!(reader.seek(2_999_990..9_000_000), 2_999_990..3_000_000);
+    assert_eq!(reader.chunk().await.unwrap().unwrap(), &content[2_999_990..]);
+    assert_eq!(reader.chunk().await.unwrap(), None);
+    assert_eq!(reader.seek(5_000_000..6_000_000), 3_000_000..3_000_000);
+    assert_eq!(reader.chunk().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_mismatch_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).await.unwrap();
+    for wrong in [hello(), Digest::sha512([7; 64])] {
+        let mut writer = blobs.writer(&blobs.lease("test"), Algorithm::Sha256).await.unwrap();
+        writer.write(Bytes::from_static(b"goodbye")).await.unwrap();
+        let error = writer.finish_as(&wrong).await.unwrap_err();
+        assert!(matches!(error, BlobError::Mismatch { expected, .. } if expected == wrong), "{error}");
+        assert_eq!(files(dir.path()), Vec::<PathBuf>::new());
+    }
+}
+
+#[tokio::test]
+async fn an_unfinished_blob_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).await.unwrap();
+    let mut writer = blobs.writer(&blobs.lease("test"), Algorithm::Sha256).await.unwrap();
+    writer.write(Bytes::from(vec![1; 1_000_000])).await.unwrap();
+    assert_eq!(files(dir.path()).len(), 1);
+    drop(writer);
+    assert_eq!(files(dir.path()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_write_given_up_halfway_cannot_be_finished() {
+    // One thread for what blocks, and it is busy: the write cannot be done when it is given up.
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path()).await.unwrap();
+        let mut writer = blobs.writer(&blobs.lease("test"), Algorithm::Sha256).await.unwrap();
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || wait.recv());
+        tokio::select! {
+            biased;
+            _ = writer.write(Bytes::from(vec![1; 1_000_000])) => panic!("the thread was not busy"),
+            () = std::future::ready(()) => {}
+        }
+        go_on.send(()).unwrap();
+        busy.await.unwrap().unwrap();
+        assert!(matches!(writer.finish().await, Err(BlobError::Interrupted)));
+    });
+}
+
+#[tokio::test]
+async fn only_the_temporary_files_of_the_dead_are_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let alive = Blobs::open(dir.path()).await.unwrap();
+    let lease = alive.lease("test");
+    let mut writer = alive.writer(&lease, Algorithm::Sha256).await.unwrap();
+    writer.write(Bytes::from_static(b"hello")).await.unwrap();
+    let dead = dir.path().join("tmp/dead");
+    std::fs::create_dir(&dead).unwrap();
+    std::fs::write(dead.join("lock"), "").unwrap();
+    std::fs::write(dead.join("0"), "half a bl").unwrap();
+    let second = Blobs::open(dir.path()).await.unwrap();
+    assert!(!dead.exists());
+    writer.finish_as(&hello()).await.unwrap();
+    assert_eq!(second.stat(&hello()).await.unwrap(), Some(5));
+}
+
+#[tokio::test]
+async fn a_lease_keeps_a_blob_until_it_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).await.unwrap();
+    let lease = blobs.lease("push of demo/site");
+    blobs.put(&lease, Bytes::from_static(b"hello")).await.unwrap();
+    let second = blobs.lease("build");
+    second.hold(&hello());
+    second.hold(&hello());
+    assert_eq!(blobs.delete(&hello()).await.unwrap(), Removed::Held("push of demo/site".to_owned()));
+    drop(lease);
+    assert_eq!(blobs.delete(&hello()).await.unwrap(), Removed::Held("build".to_owned()));
+    drop(second);
+    assert_eq!(blobs.delete(&hello()).await.unwrap(), Removed::Yes);
+    assert_eq!(blobs.delete(&hello()).await.unwrap(), Removed::Absent);
+    assert_eq!(blobs.stat(&hello()).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_never_takes_what_was_just_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).await.unwrap();
+    let collector = tokio::spawn({
+        let blobs = blobs.clone();
+        async move {
+            loop {
+                blobs.delete(&hello()).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    for _ in 0..100 {
+        let lease = blobs.lease("test");
+        blobs.put(&lease, Bytes::from_static(b"hello")).await.unwrap();
+        assert_eq!(blobs.stat(&hello()).await.unwrap(), Some(5));
+    }
+    collector.abort();
+}
+
+#[tokio::test]
+async fn small_blobs_are_checked_as_they_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).await.unwrap();
+    let lease = blobs.lease("test");
+    blobs.put(&lease, Bytes::from_static(b"hello")).await.unwrap();
+    assert_eq!(blobs.bytes(&hello(), 5).await.unwrap().unwrap(), "hello");
+    assert!(matches!(blobs.bytes(&hello(), 4).await, Err(BlobError::TooLarge { size: 5, limit: 4, .. })));
+    std::fs::write(blobs.local_path(&hello()).unwrap(), "jello").unwrap();
+    assert!(matches!(blobs.bytes(&hello(), 5).await, Err(BlobError::Corrupt { .. })));
+    // Written again, it heals.
+    blobs.put(&lease, Bytes::from_static(b"hello")).await.unwrap();
+    assert_eq!(blobs.bytes(&hello(), 5).await.unwrap().unwrap(), "hello");
+}
+
+#[tokio::test]
+async fn a_blocking_thread_writes_the_same_blobs() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).await.unwrap();
+    let lease = blobs.lease("build");
+    let writer = {
+        let (blobs, lease) = (blobs.clone(), lease.clone());
+        std::thread::spawn(move || {
+            let mut writer = blobs.blocking_writer(&lease, Algorithm::Sha256).unwrap();
+            writer.write_all(b"hel").unwrap();
+            write!(writer, "lo").unwrap();
+            assert_eq!(writer.written(), 5);
+            writer.finish().unwrap()
+        })
+    };
+    assert_eq!(writer.join().unwrap().digest(), hello());
+    assert_eq!(read_all(&blobs, &hello()).await, b"hello");
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).await.unwrap();
+    let id = blobs.uploads().create().await.unwrap();
+    let mut part = blobs.uploads().append(&id, None).await.unwrap();
+    part.write(Bytes::from_static(b"hel")).await.unwrap();
+    assert_eq!(part.close().await.unwrap(), 3);
+    drop(blobs);
+
+    let blobs = Blobs::open(dir.path()).await.unwrap();
+    let uploads = blobs.uploads();
+    let id: UploadId = id.to_string().parse().unwrap();
+    assert_eq!(uploads.offset(&id).await.unwrap(), 3);
+    let wrong = uploads.append(&id, Some(2)).await.err().unwrap();
+    assert!(matches!(wrong, BlobError::Offset { at: 3, given: 2, .. }), "{wrong}");
+    let mut part = uploads.append(&id, Some(3)).await.unwrap();
+    part.write(Bytes::from_static(b"lo")).await.unwrap();
+    part.close().await.unwrap();
+    let stored = uploads.finish(&blobs.lease("test"), &id, &hello()).await.unwrap();
+    assert_eq!(stored.size(), 5);
+    assert_eq!(read_all(&blobs, &hello()).await, b"hello");
+    assert!(matches!(uploads.offset(&id).await, Err(BlobError::NoUpload(_))));
+}
+
+#[tokio::test]
+async fn an_upload_has_one_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).await.unwrap();
+    let id = blobs.uploads().create().await.unwrap();
+    let part = blobs.uploads().append(&id, None).await.unwrap();
+    assert!(matches!(blobs.uploads().append(&id, None).await.err(), Some(BlobError::UploadBusy(_))));
+    let lease = blobs.lease("test");
+    assert!(matches!(blobs.uploads().finish(&lease, &id, &hello()).await, Err(BlobError::UploadBusy(_))));
+    assert!(matches!(blobs.uploads().abandon(&id).await, Err(BlobError::UploadBusy(_))));
+    drop(part);
+    let mut part = blobs.uploads().append(&id, None).await.unwrap();
+    part.write(Bytes::from_static(b"hello")).await.unwrap();
+    part.close().await.unwrap();
+    blobs.uploads().finish(&lease, &id, &hello()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wrong_or_abandoned_upload_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).await.unwrap();
+    let uploads = blobs.uploads();
+    let id = uploads.create().await.unwrap();
+    let error = uploads.finish(&blobs.lease("test"), &id, &hello()).await.unwrap_err();
+    assert!(matches!(error, BlobError::Mismatch { .. }), "{error}");
+    let id = uploads.create().await.unwrap();
+    uploads.abandon(&id).await.unwrap();
+    assert!(matches!(uploads.abandon(&id).await, Err(BlobError::NoUpload(_))));
+    assert_eq!(files(dir.path()), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn old_uploads_expire_but_not_the_one_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).await.unwrap();
+    let uploads = blobs.uploads();
+    let (old, used) = (uploads.create().await.unwrap(), uploads.create().await.unwrap());
+    let part = uploads.append(&used, None).await.unwrap();
+    assert_eq!(uploads.expire(Duration::from_secs(3600)).await.unwrap(), 0);
+    assert_eq!(uploads.expire(Duration::ZERO).await.unwrap(), 1);
+    assert!(uploads.offset(&old).await.is_err());
+    part.close().await.unwrap();
+    assert_eq!(uploads.offset(&used).await.unwrap(), 0);
+}
+
+#[test]
+fn an_upload_id_is_never_a_path() {
+    for bad in ["", "..", "../../../etc/passwd0000000000000", "ABCDEF00000000000000000000000000", "a/b"] {
+        assert!(bad.parse::<UploadId>().is_err(), "{bad}");
+    }
+}

@@ -1,0 +1,98 @@
+//! The client of `/towpath/v1`: the only way in which commands reach a server.
+
+use reqwest::{Method, Response, StatusCode};
+use serde_json::Value;
+
+use crate::cli::Connection;
+use crate::error::{Failure, Kind};
+
+/// A server and whom we are there.
+#[derive(Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    server: String,
+    token: String,
+}
+
+impl Client {
+    pub(crate) fn new(connection: &Connection) -> Result<Self, Failure> {
+        let server = connection.server.trim_end_matches('/').to_owned();
+        if !server.starts_with("http://") {
+            let failure = Failure::usage(format!("the server's address {server:?} does not begin with http://"));
+            return Err(failure.hint("this version has no TLS of its own; reach a remote server through a tunnel"));
+        }
+        let http = reqwest::Client::builder().no_proxy().build().map_err(|error| Failure::failed(error.to_string()))?;
+        Ok(Self { http, server, token: connection.token.clone() })
+    }
+
+    /// The response to a request, if it went well.
+    pub(crate) async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response, Failure> {
+        let mut request = self.request(method, path);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        self.finish(request).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, format!("{}/towpath/v1{path}", self.server));
+        if self.token.is_empty() { request } else { request.bearer_auth(&self.token) }
+    }
+
+    async fn finish(&self, request: reqwest::RequestBuilder) -> Result<Response, Failure> {
+        let response = request.send().await.map_err(|error| {
+            let cause = root(&error);
+            Failure::new(Kind::Unreachable, format!("the server at {} cannot be reached: {cause}", self.server))
+                .hint("start one with `towpath up`, or name another with --server or TOWPATH_SERVER")
+        })?;
+        if response.status().is_success() { Ok(response) } else { Err(problem(response).await) }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Result<Value, Failure> {
+        json(self.send(Method::GET, path, None).await?).await
+    }
+
+    pub(crate) async fn call(&self, method: Method, path: &str, body: &Value) -> Result<Value, Failure> {
+        json(self.send(method, path, Some(body)).await?).await
+    }
+
+    /// Sends a text as it is.
+    pub(crate) async fn post_text(&self, path: &str, text: String) -> Result<Value, Failure> {
+        json(self.finish(self.request(Method::POST, path).body(text)).await?).await
+    }
+}
+
+/// The JSON of an answer; nothing where it has no body.
+async fn json(response: Response) -> Result<Value, Failure> {
+    if response.status() == StatusCode::NO_CONTENT {
+        return Ok(Value::Null);
+    }
+    response.json().await.map_err(|error| Failure::failed(format!("the server's answer is not JSON: {error}")))
+}
+
+async fn problem(response: Response) -> Failure {
+    let status = response.status();
+    let kind = match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Kind::Refused,
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Kind::Usage,
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => Kind::Unreachable,
+        _ => Kind::Failed,
+    };
+    let text = response.text().await.unwrap_or_default();
+    let document: Value = serde_json::from_str(&text).unwrap_or_default();
+    let detail =
+        document["detail"].as_str().map_or_else(|| format!("the server answered {status}: {text}"), str::to_owned);
+    let failure = Failure::new(kind, detail);
+    match document["hint"].as_str() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+fn root(error: &reqwest::Error) -> String {
+    let mut source: &dyn std::error::Error = error;
+    while let Some(inner) = source.source() {
+        source = inner;
+    }
+    source.to_string()
+}

@@ -1,0 +1,96 @@
+//! `towpath up`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use config::ServerSpec;
+use server::{ServeOptions, StartError};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::UpArgs;
+use crate::error::{Failure, Kind};
+use crate::output;
+
+pub(crate) async fn up(args: UpArgs) -> Result<ExitCode, Failure> {
+    start_log(args.log_json);
+    keep_memory_together();
+    // Files are made for this user alone where they must be; what jobs read must not depend on a caller's umask.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let mut spec = read_spec(args.config.as_deref())?;
+    if let Some(address) = args.listen {
+        spec.listeners.truncate(1);
+        spec.listeners[0].address = address;
+    }
+    let data = args.data.map_or_else(default_data, Ok)?;
+    let running = server::start(ServeOptions { data: data.clone(), spec }).await.map_err(|error| failure(&error))?;
+    if let Some(token) = &running.admin_token {
+        output::note("This is the first start. The administrator `admin` has this token; it is not shown again:");
+        output::data(&format!("{token}\n"));
+    }
+    for address in &running.addresses {
+        output::note(&format!("towpath serves http://{address} with its data in {}", data.display()));
+    }
+    let broken = |error: std::io::Error| Failure::failed(format!("signals cannot be awaited: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(broken)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(broken)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    output::note("stopping; jobs and sites go on under their supervisors");
+    running.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn start_log(json: bool) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TOWPATH_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second log in one process is refused; the first goes on.
+    let _ = if json { log.json().try_init() } else { log.with_ansi(false).try_init() };
+}
+
+fn read_spec(path: Option<&Path>) -> Result<ServerSpec, Failure> {
+    let here = Path::new("towpath.yaml");
+    let path = match path {
+        Some(path) => path,
+        None if here.exists() => here,
+        None => return Ok(ServerSpec::default()),
+    };
+    let shown = path.display().to_string();
+    let text =
+        std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("cannot read {shown}: {error}")))?;
+    config::parse_server(&shown, &text).map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// `$XDG_DATA_HOME/towpath`, else `~/.local/share/towpath`; for root `/var/lib/towpath`.
+fn default_data() -> Result<PathBuf, Failure> {
+    if let Some(dir) = std::env::var_os("XDG_DATA_HOME").filter(|dir| !dir.is_empty()) {
+        return Ok(PathBuf::from(dir).join("towpath"));
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok("/var/lib/towpath".into());
+    }
+    match std::env::var_os("HOME").filter(|home| !home.is_empty()) {
+        Some(home) => Ok(PathBuf::from(home).join(".local/share/towpath")),
+        None => Err(Failure::usage("there is no home directory; name a data directory with --data")),
+    }
+}
+
+pub(crate) fn failure(error: &StartError) -> Failure {
+    Failure::new(Kind::Failed, error.to_string())
+}
+
+/// Two heaps for all threads: with one for each, what a thread has freed is of no use to the others and stays with us.
+#[cfg(target_env = "gnu")]
+#[allow(unsafe_code)]
+fn keep_memory_together() {
+    // SAFETY: `mallopt` only sets a number, before any other thread of ours allocates much.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
+/// Other allocators have no such setting.
+#[cfg(not(target_env = "gnu"))]
+fn keep_memory_together() {}

@@ -1,0 +1,26 @@
+//! A world for tests and benchmarks of the whole program: the built binary as a server in a directory of its own, the
+//! real git as its client, and a base image of busybox pushed through the registry's protocol.
+//!
+//! What cannot go on panics with what was missing: this is for tests alone.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod asker;
+mod base;
+mod command;
+mod delivery;
+mod git;
+mod memory;
+mod program;
+mod site;
+mod world;
+
+pub use asker::{Asked, Asker};
+pub use base::{busybox, push_base};
+pub use command::{Finished, finish};
+pub use delivery::page;
+pub use git::Git;
+pub use memory::{MemoryWatch, Peak};
+pub use program::{Program, program};
+pub use site::Site;
+pub use world::{Options, World};
