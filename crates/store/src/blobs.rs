@@ -6,6 +6,7 @@
 mod error;
 mod files;
 mod lease;
+mod partial;
 mod reader;
 mod uploads;
 mod writer;
@@ -25,6 +26,7 @@ use model::{Algorithm, Digest};
 pub use error::BlobError;
 use files::Files;
 pub use lease::BlobLease;
+pub use partial::{Following, FollowingReader, PartialBlob};
 pub use reader::BlobReader;
 pub use uploads::{UploadId, UploadWriter, Uploads};
 pub use writer::BlobWriter;
@@ -90,6 +92,15 @@ impl Blobs {
         let (blobs, lease) = (self.clone(), lease.clone());
         let writer = blocking_io(move || blobs.blocking_writer(&lease, algorithm)).await?;
         Ok(BlobWriter::new(writer))
+    }
+
+    /// Begins a blob that others read along while it is written.
+    ///
+    /// # Errors
+    /// When a temporary file cannot be made.
+    pub async fn partial(&self, lease: &BlobLease, algorithm: Algorithm) -> Result<PartialBlob, BlobError> {
+        let (blobs, lease) = (self.clone(), lease.clone());
+        blocking_io(move || PartialBlob::new(blobs.blocking_writer(&lease, algorithm)?)).await
     }
 
     /// Begins a blob from a thread that may block.

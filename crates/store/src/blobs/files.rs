@@ -229,6 +229,11 @@ impl Writer {
         self.written
     }
 
+    /// The file that is being written, open for reading. It stays readable whatever becomes of the blob.
+    pub(super) fn reader(&self) -> Result<File, BlobError> {
+        File::open(&self.path).map_err(|error| BlobError::io(&self.path, error))
+    }
+
     /// Writes all of `bytes`, with an error that knows a full disk.
     ///
     /// # Errors
