@@ -45,6 +45,8 @@ pub enum Resource {
     Repository(RepoName),
     /// An image `owner/name` or `owner/name/…`: as the repository `owner/name` if there is one, else as its owner.
     Image(ImageName),
+    /// The list of all images: for administrators of the server, and for everybody if all images are.
+    Images,
 }
 
 impl fmt::Display for Resource {
@@ -54,6 +56,7 @@ impl fmt::Display for Resource {
             Self::Owner(name) => write!(f, "{name}"),
             Self::Repository(name) => write!(f, "repository {name}"),
             Self::Image(name) => write!(f, "image {name}"),
+            Self::Images => f.write_str("the list of all images"),
         }
     }
 }
@@ -176,10 +179,18 @@ impl Access {
         action: Action,
         resource: Resource,
     ) -> Result<Authorized, Denied> {
+        let needed = needed(action, &resource);
+        let open = match &resource {
+            Resource::Image(_) | Resource::Images => self.anonymous_images.into(),
+            _ => Right::None,
+        };
+        if *principal == Principal::Anonymous && open >= needed {
+            return Ok(Authorized { principal: Principal::Anonymous, action, resource });
+        }
         let (asker, wanted) = (principal.clone(), resource.clone());
         let standing = self.records.read(move |tx| standing(tx, &asker, action, &wanted)).await?;
-        let standing = standing.ok_or(Denied::Unauthenticated)?;
-        let needed = needed(action, &resource);
+        let mut standing = standing.ok_or(Denied::Unauthenticated)?;
+        standing.public = standing.public.max(open);
         let (who, what) = (principal.to_string(), resource.to_string());
         let best = standing.own.max(standing.public);
         if best >= needed {
@@ -211,6 +222,7 @@ fn missing_scope(principal: &Principal, action: Action, resource: &Resource) -> 
     let user = principal.user()?;
     let scope = match (resource, action) {
         (Resource::Server, Action::Read) => return None,
+        (Resource::Images, _) => Scope::Admin,
         (Resource::Image(_), Action::Read) => Scope::ReadPackage,
         (Resource::Image(_), Action::Write | Action::Delete) => Scope::WritePackage,
         (Resource::Owner(_) | Resource::Repository(_), Action::Read) => Scope::ReadRepository,
@@ -251,7 +263,7 @@ struct Place {
 
 fn place(tx: &mut Tx<'_>, resource: &Resource) -> Result<Place, RecordsError> {
     let (owner, repository) = match resource {
-        Resource::Server => return Ok(Place { owner: None, repository: None, public: false }),
+        Resource::Server | Resource::Images => return Ok(Place { owner: None, repository: None, public: false }),
         Resource::Owner(owner) => return Ok(Place { owner: Some(fold(owner)), repository: None, public: false }),
         Resource::Repository(name) => (fold(name.owner()), Some(fold(name.name()))),
         Resource::Image(name) => (fold(name.owner()), image_repository(name)),

@@ -36,6 +36,8 @@ pub struct Access {
     records: Records,
     /// Signs the registry's bearer tokens.
     key: Arc<Secret>,
+    /// What may be done without credentials, with every image.
+    anonymous_images: Level,
 }
 
 impl Access {
@@ -46,7 +48,18 @@ impl Access {
     pub async fn install(records: Records) -> Result<Self, AccessError> {
         schema::install(&records).await?;
         let key = bearer::signing_key(&records).await?;
-        Ok(Self { records, key: Arc::new(key) })
+        Ok(Self { records, key: Arc::new(key), anonymous_images: Level::None })
+    }
+
+    /// The same with images open to everybody: for pulling, or for pushing and deleting as well.
+    #[must_use]
+    pub fn with_anonymous_images(self, allowed: Level) -> Self {
+        Self { anonymous_images: allowed, ..self }
+    }
+
+    /// What may be done without credentials, with every image.
+    pub const fn anonymous_images(&self) -> Level {
+        self.anonymous_images
     }
 }
 

@@ -9,6 +9,7 @@ mod document;
 mod error;
 mod export;
 mod record;
+mod registry;
 pub mod seal;
 mod secret;
 mod server;
@@ -18,6 +19,7 @@ pub use document::{API_VERSION, Metadata};
 pub use error::ConfigError;
 pub use export::to_yaml;
 pub use record::{Organisation, Record, Repository, RepositorySpec, User, UserSpec, Visibility, parse_records};
+pub use registry::{Anonymous, RegistrySpec};
 pub use secret::{SecretError, SecretRef};
 pub use server::{Actions, Listener, RecordsLocation, Server, ServerSpec, parse_server};
 pub use target::{

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::document::documents;
-use crate::{ConfigError, SecretRef};
+use crate::{ConfigError, RegistrySpec, SecretRef};
 
 /// A `kind: Towpath` document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,13 +28,29 @@ pub struct ServerSpec {
     pub listeners: Vec<Listener>,
     /// Where records are kept.
     pub records: RecordsLocation,
+    /// The registry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistrySpec>,
     /// How workflow jobs run.
-    pub actions: Actions,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actions: Option<Actions>,
 }
 
 impl Default for ServerSpec {
     fn default() -> Self {
-        Self { listeners: vec![Listener::default()], records: RecordsLocation::default(), actions: Actions::default() }
+        Self {
+            listeners: vec![Listener::default()],
+            records: RecordsLocation::default(),
+            registry: None,
+            actions: None,
+        }
+    }
+}
+
+impl ServerSpec {
+    /// Whether the registry is all that is served: the file names it, and nothing that needs the pipeline.
+    pub const fn is_registry_only(&self) -> bool {
+        self.registry.is_some() && self.actions.is_none()
     }
 }
 
@@ -117,10 +133,10 @@ fn check(spec: &ServerSpec) -> Result<(), String> {
             return Err(format!("spec.listeners[{index}].address: {} is listed twice", listener.address));
         }
     }
-    if spec.actions.parallel_jobs == 0 {
+    if spec.actions.as_ref().is_some_and(|actions| actions.parallel_jobs == 0) {
         return Err("spec.actions.parallelJobs: must be at least 1".into());
     }
-    Ok(())
+    spec.registry.as_ref().map_or(Ok(()), RegistrySpec::check)
 }
 
 fn check_network(text: &str) -> Result<(), &'static str> {
@@ -156,6 +172,16 @@ mod tests {
         let error = parse("  listeners: [{address: nowhere}]\n").unwrap_err();
         assert_eq!(error.line, 4);
         assert!(parse("  listeners: [{trustedProxies: [10.0.0.0/64]}]\n").unwrap_err().message.contains("10.0.0.0/64"));
+    }
+
+    #[test]
+    fn a_file_that_names_only_the_registry_serves_nothing_else() {
+        assert!(!ServerSpec::default().is_registry_only());
+        assert!(parse("  registry: {}\n").unwrap().is_registry_only());
+        let both = parse("  registry: {anonymous: [pull]}\n  actions: {}\n").unwrap();
+        assert!(!both.is_registry_only());
+        assert_eq!(both.actions, Some(Actions::default()));
+        assert!(!parse("  actions: {parallelJobs: 1}\n").unwrap().is_registry_only());
     }
 
     #[test]

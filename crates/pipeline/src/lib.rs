@@ -37,7 +37,7 @@ pub use apply::Applied;
 pub use images::RegistryImages;
 pub use journal::{Journal, RunKind, RunSummary};
 pub use logs::LogFile;
-pub use open::{OpenError, Opened, open};
+pub use open::{Basis, OpenError, open};
 pub use rooms::Rooms;
 pub use start::StartError;
 pub use view::RunStatus;

@@ -4,22 +4,58 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::ServerSpec;
 use config::seal::Sealer;
+use config::{Anonymous, ServerSpec};
 use store::{Blobs, DataDir, Location, Records};
 
 use crate::images::RegistryImages;
 use crate::rooms::{Rooms, set_reserve_aside};
 use crate::{Journal, Pipeline, StartError};
 
-/// A pipeline that runs, and what its first start gives out once.
-pub struct Opened {
-    /// The pipeline.
-    pub pipeline: Pipeline,
-    /// The first administrator's token; only at the first start.
-    pub admin_token: Option<access::Secret>,
+/// What the registry needs, and the pipeline stands on: all of it is there when only the registry is served.
+pub struct Basis {
     /// Keeps the data directory ours.
     pub data: DataDir,
+    /// Records.
+    pub records: Records,
+    /// Blobs.
+    pub blobs: Blobs,
+    /// The gate.
+    pub access: access::Access,
+    /// The registry.
+    pub registry: registry::Registry,
+}
+
+impl Basis {
+    /// Opens records, blobs, accounts and the registry below `dir`.
+    ///
+    /// # Errors
+    /// When another server holds the directory, it cannot be written, or it is of a later version.
+    pub async fn open(dir: &Path, spec: &ServerSpec) -> Result<Self, OpenError> {
+        let data = DataDir::open(dir)?;
+        let location = match &spec.records.postgres {
+            None => data.records(),
+            Some(reference) => Location::Postgres(reference.resolve()?.to_string()),
+        };
+        let records = Records::open(location).await.map_err(of("the records"))?;
+        let blobs = Blobs::open(&data.blobs()).await.map_err(of("the blob store"))?;
+        let access = access::Access::install(records.clone()).await.map_err(of("the accounts"))?;
+        let access = access.with_anonymous_images(anonymous(spec));
+        let registry = registry::Registry::open(records.clone(), blobs.clone()).await.map_err(of("the registry"))?;
+        Ok(Self { data, records, blobs, access, registry })
+    }
+}
+
+/// What may be done with images without credentials.
+fn anonymous(spec: &ServerSpec) -> access::Level {
+    let allowed = spec.registry.as_ref().map_or(&[][..], |registry| &registry.anonymous);
+    if allowed.contains(&Anonymous::Push) {
+        access::Level::Write
+    } else if allowed.contains(&Anonymous::Pull) {
+        access::Level::Read
+    } else {
+        access::Level::None
+    }
 }
 
 /// Why the rooms cannot be opened. One line, for whoever starts the server.
@@ -66,41 +102,27 @@ fn of<E: std::error::Error>(what: &'static str) -> impl FnOnce(E) -> OpenError {
 /// How long requests to an old version may take after the traffic has moved.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// Opens every room below `dir` and starts the pipeline. `server_url` is the address of the first listener.
+/// Opens the other rooms of the data directory and starts the pipeline. `server_url` is the address of the first
+/// listener.
 ///
 /// # Errors
-/// When another server holds the directory, it cannot be written, or it is of a later version.
-pub async fn open(dir: &Path, spec: &ServerSpec, server_url: &str) -> Result<Opened, OpenError> {
-    let data = DataDir::open(dir)?;
-    let location = match &spec.records.postgres {
-        None => data.records(),
-        Some(reference) => Location::Postgres(reference.resolve()?.to_string()),
-    };
-    let records = Records::open(location).await.map_err(of("the records"))?;
-    let journal = Journal::open(records.clone()).await.map_err(of("the event log"))?;
-    let (rooms, admin_token) = rooms(&data, spec, server_url, records).await?;
+/// When a room cannot be opened.
+pub async fn open(basis: &Basis, spec: &ServerSpec, server_url: &str) -> Result<Pipeline, OpenError> {
+    let journal = Journal::open(basis.records.clone()).await.map_err(of("the event log"))?;
+    let rooms = rooms(basis, spec, server_url).await?;
     let recovered = rooms.local.recover().await;
     tracing::info!(?recovered, "picked up what was running");
-    let pipeline = Pipeline::start(rooms, journal).await?;
-    Ok(Opened { pipeline, admin_token, data })
+    Ok(Pipeline::start(rooms, journal).await?)
 }
 
-async fn rooms(
-    data: &DataDir,
-    spec: &ServerSpec,
-    server_url: &str,
-    records: Records,
-) -> Result<(Rooms, Option<access::Secret>), OpenError> {
-    let dir = data.path();
+async fn rooms(basis: &Basis, spec: &ServerSpec, server_url: &str) -> Result<Rooms, OpenError> {
+    let dir = basis.data.path();
+    let (records, blobs) = (basis.records.clone(), basis.blobs.clone());
     set_reserve_aside(dir).map_err(of("the data directory"))?;
     let sealer = Sealer::open(&dir.join("secrets.key"))?;
     let git = git::Git::discover().map_err(of("git"))?;
-    let blobs = Blobs::open(&data.blobs()).await.map_err(of("the blob store"))?;
     let hosting = source::Hosting::open(git, records.clone(), dir.join("git")).await.map_err(of("git hosting"))?;
     hosting.recover().await.map_err(of("git hosting"))?;
-    let access = access::Access::install(records.clone()).await.map_err(of("the accounts"))?;
-    let admin_token = access.bootstrap().await.map_err(of("the accounts"))?;
-    let registry = registry::Registry::open(records.clone(), blobs.clone()).await.map_err(of("the registry"))?;
     let registry_host = server_url.split_once("://").map_or(server_url, |(_, host)| host).to_owned();
     let ids = sandbox::id_map();
     let layers = oci::LayerStore::open(&dir.join("layers"), ids_for_layers(&ids)).map_err(of("the layer store"))?;
@@ -111,29 +133,29 @@ async fn rooms(
         limits: sandbox::Limits::default(),
     });
     let builder = builder.map_err(of("the builder"))?;
-    let images = Arc::new(RegistryImages::new(registry.clone(), blobs.clone()));
+    let images = Arc::new(RegistryImages::new(basis.registry.clone(), blobs.clone()));
     let local = deploy::Local::open(deploy::LocalConfig { dir: dir.to_owned(), layers, images, drain: DRAIN });
     let local = local.map_err(of("the local engine"))?;
     let jobs = runner::Jobs::new(dir.join("jobs"));
-    let rooms = Rooms {
+    let actions = spec.actions.clone().unwrap_or_default();
+    Ok(Rooms {
         data: dir.to_owned(),
         records,
         blobs,
         hosting,
-        access,
-        registry,
+        access: basis.access.clone(),
+        registry: basis.registry.clone(),
         builder,
         local,
         jobs,
-        labels: labels(&spec.actions.labels),
-        job_slots: tokio::sync::Semaphore::new(spec.actions.parallel_jobs as usize),
+        labels: labels(&actions.labels),
+        job_slots: tokio::sync::Semaphore::new(actions.parallel_jobs as usize),
         sealer,
         server_url: server_url.to_owned(),
         registry_hosts: registry_hosts(spec, &registry_host),
         registry_host,
-        job_timeout_minutes: spec.actions.timeout_minutes.into(),
-    };
-    Ok((rooms, admin_token))
+        job_timeout_minutes: actions.timeout_minutes.into(),
+    })
 }
 
 fn ids_for_layers(ids: &sandbox::IdMapping) -> oci::IdMap {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use git::{CommitRequest, Expected};
 use model::{CommitId, Event, RefName, RunId, Timestamp};
-use pipeline::{Opened, Pipeline, RunKind, RunSummary};
+use pipeline::{Basis, Pipeline, RunKind, RunSummary};
 use source::{HostedRepo, RefUpdate};
 
 /// No runner has its label: its job ends at once, with a cause.
@@ -14,8 +14,9 @@ const WORKFLOW: &str =
     "name: CI\non: [push, workflow_dispatch]\njobs:\n  a: {runs-on: nowhere, steps: [{run: 'true'}]}\n";
 
 struct World {
-    opened: Opened,
+    pipeline: Pipeline,
     repo: HostedRepo,
+    _basis: Basis,
     _dir: tempfile::TempDir,
 }
 
@@ -24,8 +25,9 @@ impl World {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let spec = config::ServerSpec::default();
-        let opened = pipeline::open(&dir.path().join("data"), &spec, "http://127.0.0.1:1").await.unwrap();
-        let rooms = opened.pipeline.rooms();
+        let basis = Basis::open(&dir.path().join("data"), &spec).await.unwrap();
+        let pipeline = pipeline::open(&basis, &spec, "http://127.0.0.1:1").await.unwrap();
+        let rooms = pipeline.rooms();
         let repo = rooms.hosting.create(&"demo/site".parse().unwrap(), "main", Timestamp(1)).await.unwrap();
         let target = serde_json::json!({
             "repository": "demo/site",
@@ -35,11 +37,11 @@ impl World {
         });
         let target = config::parse_target_spec(&target).unwrap();
         pipeline::targets::put(&rooms.records, "site", &target).await.unwrap();
-        Self { opened, repo, _dir: dir }
+        Self { pipeline, repo, _basis: basis, _dir: dir }
     }
 
     fn pipeline(&self) -> &Pipeline {
-        &self.opened.pipeline
+        &self.pipeline
     }
 
     /// Moves a ref to a new commit of one file, as git does before the pipeline hears of it.

@@ -11,12 +11,14 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{delete, get, post, put};
 
 use crate::app::App;
+use crate::core::Core;
 use crate::extract::Json;
 
 /// Bytes of a request body of this API.
 const BODY_LIMIT: usize = 1 << 20;
 
-pub(crate) fn routes() -> Router<App> {
+/// What is there with and without a pipeline.
+pub(crate) fn core_routes() -> Router<Core> {
     Router::new()
         .route("/version", get(version))
         .route("/users", get(accounts::users).post(accounts::create_user))
@@ -26,6 +28,12 @@ pub(crate) fn routes() -> Router<App> {
         .route("/organisations", get(accounts::organisations).post(accounts::create_organisation))
         .route("/organisations/{org}/members", get(accounts::members))
         .route("/organisations/{org}/members/{user}", put(accounts::add_member).delete(accounts::remove_member))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+}
+
+/// What the pipeline adds.
+pub(crate) fn pipeline_routes() -> Router<App> {
+    Router::new()
         .route("/repositories", get(repositories::list).post(repositories::create))
         .route(
             "/repositories/{owner}/{name}",

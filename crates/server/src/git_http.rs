@@ -11,7 +11,8 @@ use model::RepoName;
 use serde::Deserialize;
 use source::{HostedRepo, Service};
 
-use crate::app::{App, Who, body_stream, name_of};
+use crate::app::{App, body_stream};
+use crate::core::{Who, name_of};
 use crate::extract::{Path, Query};
 use crate::problem::Problem;
 

@@ -4,6 +4,7 @@
 
 mod api;
 mod app;
+mod core;
 mod edge;
 mod extract;
 mod git_http;

@@ -9,17 +9,18 @@ use axum::Router;
 use axum::routing::get;
 use config::{Listener, ServerSpec};
 use http::StatusCode;
-use pipeline::{OpenError, Pipeline};
+use pipeline::{Basis, OpenError, Pipeline};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::app::App;
+use crate::core::Core;
 use crate::listen::Bound;
 use crate::origin::{ListenerRules, Origin};
 use crate::problem::Problem;
 use crate::{api, git_http};
-use registry::http::TOKEN_PATH;
+use registry::http::{RegistryHttp, TOKEN_PATH};
 
 /// How long an address that is taken may take to become free.
 const FREED: Duration = Duration::from_secs(1);
@@ -46,6 +47,9 @@ pub enum StartError {
     /// The rooms.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The first administrator.
+    #[error("the first administrator cannot be made: {0}")]
+    Administrator(#[from] access::AccessError),
 }
 
 /// A server that runs.
@@ -54,11 +58,12 @@ pub struct Running {
     pub addresses: Vec<SocketAddr>,
     /// The first administrator's token, at the first start.
     pub admin_token: Option<String>,
-    /// The pipeline.
-    pub pipeline: Pipeline,
+    /// The rooms that are there in any case.
+    pub basis: Basis,
+    /// The pipeline; nothing where only the registry is served.
+    pub pipeline: Option<Pipeline>,
     stop: watch::Sender<bool>,
     listeners: Vec<JoinHandle<()>>,
-    _data: store::DataDir,
 }
 
 /// Binds, opens the rooms and serves.
@@ -73,17 +78,25 @@ pub async fn start(options: ServeOptions) -> Result<Running, StartError> {
     }
     let addresses: Vec<_> = bound.iter().filter_map(|it| it.socket.local_addr().ok()).collect();
     let url = addresses.first().map(|address| format!("http://{}", reachable(*address))).unwrap_or_default();
-    let opened = pipeline::open(&options.data, &options.spec, &url).await?;
+    let basis = Basis::open(&options.data, &options.spec).await?;
+    let pipeline = match options.spec.is_registry_only() {
+        true => None,
+        false => Some(Box::pin(pipeline::open(&basis, &options.spec, &url)).await?),
+    };
+    // Last, so that no token is made of which nobody hears.
+    let admin_token = basis.access.bootstrap().await?;
     let (stop, stopped) = watch::channel(false);
-    let routes = routes(&opened.pipeline, &stopped);
+    let core = Core::new(&basis, stopped.clone());
+    tokio::spawn(core.clone().keep_house());
+    let routes = routes(core, pipeline.as_ref());
     let listeners = bound.into_iter().map(|it| tokio::spawn(it.serve(routes.clone(), stopped.clone()))).collect();
     Ok(Running {
         addresses,
-        admin_token: opened.admin_token.map(|token| token.expose().to_owned()),
-        pipeline: opened.pipeline,
+        admin_token: admin_token.map(|token| token.expose().to_owned()),
+        basis,
+        pipeline,
         stop,
         listeners,
-        _data: opened.data,
     })
 }
 
@@ -134,33 +147,34 @@ impl Running {
         for listener in self.listeners {
             let _ = listener.await;
         }
-        self.pipeline.stop().await;
+        if let Some(pipeline) = self.pipeline {
+            pipeline.stop().await;
+        }
     }
 }
 
-fn routes(pipeline: &Pipeline, stopping: &watch::Receiver<bool>) -> Router {
-    let app = App { pipeline: pipeline.clone(), stopping: stopping.clone() };
-    let rooms = pipeline.rooms();
-    let realm = Arc::new(|parts: &http::request::Parts| {
-        let origin = parts.extensions.get::<Origin>().map(ToString::to_string).unwrap_or_default();
-        format!("{origin}{TOKEN_PATH}")
-    });
-    let registry = registry::http::RegistryHttp {
-        registry: rooms.registry.clone(),
-        access: rooms.access.clone(),
-        service: "towpath".into(),
-        realm,
-    };
-    Router::new()
-        .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(|| async { "ok\n" }))
-        .nest("/towpath/v1", api::routes())
-        .merge(git_http::routes())
-        .with_state(app)
+fn routes(core: Core, pipeline: Option<&Pipeline>) -> Router {
+    let registry = registry_http(&core);
+    let mut api = api::core_routes().with_state(core.clone());
+    let mut top = Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(|| async { "ok\n" }));
+    if let Some(pipeline) = pipeline {
+        let app = App { core, pipeline: pipeline.clone() };
+        api = api.merge(api::pipeline_routes().with_state(app.clone()));
+        top = top.merge(git_http::routes().with_state(app));
+    }
+    top.nest("/towpath/v1", api)
         .merge(registry::http::router(registry.clone()))
         .merge(registry::http::token_router(registry))
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
         })
+}
+
+fn registry_http(core: &Core) -> RegistryHttp {
+    let realm = Arc::new(|parts: &http::request::Parts| {
+        let origin = parts.extensions.get::<Origin>().map(ToString::to_string).unwrap_or_default();
+        format!("{origin}{TOKEN_PATH}")
+    });
+    RegistryHttp { registry: core.registry.clone(), access: core.access.clone(), service: "towpath".into(), realm }
 }

@@ -1,5 +1,7 @@
 //! The command line.
 
+pub(crate) mod registry;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -55,6 +57,9 @@ pub(crate) enum Command {
     /// Serve everything that is configured; with no file, the embedded defaults
     #[command(after_help = "Example:\n  towpath up --data /var/lib/towpath --config towpath.yaml")]
     Up(UpArgs),
+    /// The registry: serve it alone
+    #[command(subcommand)]
+    Registry(registry::RegistryCommand),
     /// Apply records: organisations, users, repositories, targets
     #[command(after_help = "Example:\n  towpath apply -f site.yaml")]
     Apply {

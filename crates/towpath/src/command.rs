@@ -3,6 +3,7 @@
 mod access;
 mod logs;
 mod records;
+mod registry;
 mod runs;
 mod secrets;
 mod status;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
+use crate::cli::registry::RegistryCommand;
 use crate::cli::{Cli, Command};
 use crate::demo;
 use crate::error::Failure;
@@ -22,6 +24,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let output = cli.output;
     match cli.command {
         Command::Up(args) => runtime(true)?.block_on(up::up(args)),
+        Command::Registry(RegistryCommand::Serve(args)) => runtime(true)?.block_on(registry::serve(args)),
         Command::Demo(args) => runtime(true)?.block_on(demo::demo(args, output)),
         Command::Completion { shell } => {
             let mut script = Vec::new();
@@ -45,7 +48,10 @@ async fn client(command: Command, output: crate::cli::Format) -> Result<ExitCode
         Command::Repo(command) => access::repo(command, output).await,
         Command::Target(command) => access::target(command).await,
         Command::Secrets(command) => secrets::secrets(command, output).await,
-        Command::Up(_) | Command::Demo(_) | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
+        Command::Up(_)
+        | Command::Registry(RegistryCommand::Serve(_))
+        | Command::Demo(_)
+        | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }
 }
 

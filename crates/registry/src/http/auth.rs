@@ -119,7 +119,7 @@ impl RegistryHttp {
         if !caller.grants("registry", "catalog", "*") {
             return Err(Failure::challenge(Some(scope()), Some("insufficient_scope")));
         }
-        let asked = self.access.authorize(&caller.principal, Action::Admin, Resource::Server).await;
+        let asked = self.access.authorize(&caller.principal, Action::Read, Resource::Images).await;
         asked.map_err(|denied| Failure::denied(denied, scope(), false))
     }
 

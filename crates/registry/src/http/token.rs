@@ -110,7 +110,7 @@ impl RegistryHttp {
         let all = scope.actions.iter().any(|action| action == "*");
         if scope.kind == "registry" {
             let listed = scope.name == "catalog" && all;
-            let allowed = listed && self.may(principal, Action::Admin, Resource::Server).await?;
+            let allowed = listed && self.may(principal, Action::Read, Resource::Images).await?;
             return Ok(if allowed { vec!["*".to_owned()] } else { Vec::new() });
         }
         let Ok(image) = scope.name.parse::<ImageName>() else { return Ok(Vec::new()) };

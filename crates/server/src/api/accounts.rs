@@ -7,7 +7,7 @@ use model::{Timestamp, TokenId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::app::{App, Who};
+use crate::core::{Core, Who};
 use crate::extract::{Input, Json, Path};
 use crate::problem::Problem;
 
@@ -22,9 +22,9 @@ fn token_json(token: &TokenRecord) -> Value {
     })
 }
 
-pub(super) async fn users(State(app): State<App>, who: Who) -> Result<Json<Value>, Problem> {
-    app.allow(&who.0, Action::Read, Resource::Server).await?;
-    let users: Vec<_> = app.access().list_users().await?.iter().map(user_json).collect();
+pub(super) async fn users(State(core): State<Core>, who: Who) -> Result<Json<Value>, Problem> {
+    core.allow(&who.0, Action::Read, Resource::Server).await?;
+    let users: Vec<_> = core.access.list_users().await?.iter().map(user_json).collect();
     Ok(Json(json!({ "users": users })))
 }
 
@@ -37,25 +37,25 @@ pub(super) struct NewUser {
 }
 
 pub(super) async fn create_user(
-    State(app): State<App>,
+    State(core): State<Core>,
     who: Who,
     input: Input,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
-    app.allow(&who.0, Action::Admin, Resource::Server).await?;
+    core.allow(&who.0, Action::Admin, Resource::Server).await?;
     let new: NewUser = input.json().await?;
-    let id = app.access().create_user(&new.name, new.admin).await?;
+    let id = core.access.create_user(&new.name, new.admin).await?;
     Ok((StatusCode::CREATED, Json(json!({ "id": id, "name": new.name, "admin": new.admin }))))
 }
 
 /// The user of a path: yourself, or anybody for an administrator of the server. Either way the token must be good for
 /// settings: one that was made for a machine to read with does not deal in tokens.
-async fn own(app: &App, who: &Who, name: &str) -> Result<UserRecord, Problem> {
+async fn own(core: &Core, who: &Who, name: &str) -> Result<UserRecord, Problem> {
     match who.0.user().filter(|user| user.name().eq_ignore_ascii_case(name)) {
         Some(me) if !holds(me, Scope::Admin) => return Err(no_scope(Scope::Admin)),
         Some(_) => {}
-        None => drop(app.allow(&who.0, Action::Admin, Resource::Server).await?),
+        None => drop(core.allow(&who.0, Action::Admin, Resource::Server).await?),
     }
-    let found = app.access().find_user(name).await?;
+    let found = core.access.find_user(name).await?;
     found.ok_or_else(|| Problem::not_found(format!("there is no user {name:?}")))
 }
 
@@ -68,19 +68,23 @@ fn no_scope(scope: Scope) -> Problem {
 }
 
 pub(super) async fn delete_user(
-    State(app): State<App>,
+    State(core): State<Core>,
     who: Who,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    app.allow(&who.0, Action::Admin, Resource::Server).await?;
-    let user = own(&app, &who, &name).await?;
-    app.access().delete_user(user.id).await?;
+    core.allow(&who.0, Action::Admin, Resource::Server).await?;
+    let user = own(&core, &who, &name).await?;
+    core.access.delete_user(user.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn tokens(State(app): State<App>, who: Who, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
-    let user = own(&app, &who, &name).await?;
-    let tokens = app.access().list_tokens(user.id).await?;
+pub(super) async fn tokens(
+    State(core): State<Core>,
+    who: Who,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let user = own(&core, &who, &name).await?;
+    let tokens = core.access.list_tokens(user.id).await?;
     Ok(Json(json!({ "tokens": tokens.iter().map(token_json).collect::<Vec<_>>() })))
 }
 
@@ -94,12 +98,12 @@ pub(super) struct NewToken {
 }
 
 pub(super) async fn create_token(
-    State(app): State<App>,
+    State(core): State<Core>,
     who: Who,
     Path(name): Path<String>,
     input: Input,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
-    let user = own(&app, &who, &name).await?;
+    let user = own(&core, &who, &name).await?;
     let new: NewToken = input.json().await?;
     let wanted = new.scopes.unwrap_or_else(|| vec![Scope::All]);
     // A token never makes one that may do more than itself.
@@ -113,23 +117,23 @@ pub(super) async fn create_token(
     }
     let now = Timestamp::from(std::time::SystemTime::now());
     let expires = new.expires_in_days.map(|days| Timestamp(now.0 + i64::from(days) * 86_400_000));
-    let (id, secret) = app.access().create_token(user.id, &new.name, &wanted, expires).await?;
+    let (id, secret) = core.access.create_token(user.id, &new.name, &wanted, expires).await?;
     Ok((StatusCode::CREATED, Json(json!({ "id": id, "token": secret.expose() }))))
 }
 
 pub(super) async fn revoke_token(
-    State(app): State<App>,
+    State(core): State<Core>,
     who: Who,
     Path((name, id)): Path<(String, i64)>,
 ) -> Result<StatusCode, Problem> {
-    let user = own(&app, &who, &name).await?;
-    app.access().revoke_token(user.id, TokenId(id)).await?;
+    let user = own(&core, &who, &name).await?;
+    core.access.revoke_token(user.id, TokenId(id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn organisations(State(app): State<App>, who: Who) -> Result<Json<Value>, Problem> {
-    app.allow(&who.0, Action::Read, Resource::Server).await?;
-    let all = app.access().list_organisations().await?;
+pub(super) async fn organisations(State(core): State<Core>, who: Who) -> Result<Json<Value>, Problem> {
+    core.allow(&who.0, Action::Read, Resource::Server).await?;
+    let all = core.access.list_organisations().await?;
     let all: Vec<_> = all.iter().map(|it| json!({ "id": it.id, "name": it.name, "created": it.created })).collect();
     Ok(Json(json!({ "organisations": all })))
 }
@@ -141,21 +145,25 @@ pub(super) struct NewOrganisation {
 }
 
 pub(super) async fn create_organisation(
-    State(app): State<App>,
+    State(core): State<Core>,
     who: Who,
     input: Input,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
-    app.allow(&who.0, Action::Admin, Resource::Server).await?;
+    core.allow(&who.0, Action::Admin, Resource::Server).await?;
     let new: NewOrganisation = input.json().await?;
     let me =
         who.0.user().ok_or_else(|| Problem::new(StatusCode::FORBIDDEN, "only a person manages an organisation"))?;
-    let id = app.access().create_organisation(&new.name, me.id()).await?;
+    let id = core.access.create_organisation(&new.name, me.id()).await?;
     Ok((StatusCode::CREATED, Json(json!({ "id": id, "name": new.name }))))
 }
 
-pub(super) async fn members(State(app): State<App>, who: Who, Path(org): Path<String>) -> Result<Json<Value>, Problem> {
-    app.allow(&who.0, Action::Read, Resource::Owner(org.clone())).await?;
-    let members = app.access().members(&org).await?;
+pub(super) async fn members(
+    State(core): State<Core>,
+    who: Who,
+    Path(org): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    core.allow(&who.0, Action::Read, Resource::Owner(org.clone())).await?;
+    let members = core.access.members(&org).await?;
     let members: Vec<_> = members.iter().map(|(user, role)| json!({ "user": user, "role": role })).collect();
     Ok(Json(json!({ "members": members })))
 }
@@ -167,23 +175,23 @@ pub(super) struct Member {
 }
 
 pub(super) async fn add_member(
-    State(app): State<App>,
+    State(core): State<Core>,
     who: Who,
     Path((org, user)): Path<(String, String)>,
     input: Input,
 ) -> Result<StatusCode, Problem> {
-    app.allow(&who.0, Action::Admin, Resource::Owner(org.clone())).await?;
+    core.allow(&who.0, Action::Admin, Resource::Owner(org.clone())).await?;
     let member: Member = input.json().await?;
-    app.access().add_member(&org, &user, member.role).await?;
+    core.access.add_member(&org, &user, member.role).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn remove_member(
-    State(app): State<App>,
+    State(core): State<Core>,
     who: Who,
     Path((org, user)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    app.allow(&who.0, Action::Admin, Resource::Owner(org.clone())).await?;
-    app.access().remove_member(&org, &user).await?;
+    core.allow(&who.0, Action::Admin, Resource::Owner(org.clone())).await?;
+    core.access.remove_member(&org, &user).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -19,7 +19,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::api::runs;
-use crate::app::{App, Who};
+use crate::app::App;
+use crate::core::Who;
 use crate::extract::{Path, Query};
 use crate::problem::Problem;
 

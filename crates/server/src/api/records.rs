@@ -9,7 +9,8 @@ use model::RepoName;
 use pipeline::targets::{self, ConfiguredTarget};
 use serde_json::{Value, json};
 
-use crate::app::{App, Who};
+use crate::app::App;
+use crate::core::Who;
 use crate::extract::{Input, Json, Path};
 use crate::problem::Problem;
 
@@ -58,7 +59,7 @@ pub(super) async fn targets(State(app): State<App>, who: Who) -> Result<Json<Val
     let mut visible = Vec::new();
     for target in targets::list(&app.pipeline.rooms().records).await? {
         let repository = Resource::Repository(target.spec.repository.clone());
-        if app.access().authorize(&who.0, Action::Read, repository).await.is_ok() {
+        if app.access.authorize(&who.0, Action::Read, repository).await.is_ok() {
             visible.push(target_json(&target));
         }
     }
@@ -91,7 +92,7 @@ pub(super) async fn remove_target(
 
 pub(super) async fn outbox(State(app): State<App>, who: Who) -> Result<Json<Value>, Problem> {
     app.allow(&who.0, Action::Admin, Resource::Server).await?;
-    let entries = app.pipeline.rooms().records.read(|tx| store::outbox::list(tx, None, 100)).await?;
+    let entries = app.records.read(|tx| store::outbox::list(tx, None, 100)).await?;
     let entry = |it: &store::outbox::Entry| {
         json!({ "id": it.id, "key": it.key, "destination": it.destination, "attempts": it.attempts,
                 "state": it.state.name(), "error": it.error })

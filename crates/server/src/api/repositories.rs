@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use source::HostedRepo;
 
-use crate::app::{App, Who};
+use crate::app::App;
+use crate::core::Who;
 use crate::extract::{Input, Json, Path};
 use crate::problem::Problem;
 
@@ -18,7 +19,7 @@ pub(super) fn parse_name(owner: &str, name: &str) -> Result<RepoName, Problem> {
 }
 
 async fn json_of(app: &App, repo: &HostedRepo) -> Result<Value, Problem> {
-    let public = app.access().is_public(&repo.name).await?.unwrap_or(false);
+    let public = app.access.is_public(&repo.name).await?.unwrap_or(false);
     let visibility = if public { Visibility::Public } else { Visibility::Private };
     Ok(json!({
         "id": repo.id, "name": repo.name, "defaultBranch": repo.default_branch,
@@ -30,7 +31,7 @@ pub(super) async fn list(State(app): State<App>, who: Who) -> Result<Json<Value>
     let mut visible = Vec::new();
     for repo in app.pipeline.rooms().hosting.list().await? {
         // Those that may not be read are not there.
-        if app.access().authorize(&who.0, Action::Read, Resource::Repository(repo.name.clone())).await.is_ok() {
+        if app.access.authorize(&who.0, Action::Read, Resource::Repository(repo.name.clone())).await.is_ok() {
             visible.push(json_of(&app, &repo).await?);
         }
     }
@@ -97,7 +98,7 @@ pub(super) async fn change(
         repo.default_branch.clone_from(branch);
     }
     if let Some(visibility) = change.visibility {
-        app.access().put_repository(&repo.name, visibility == Visibility::Public).await?;
+        app.access.put_repository(&repo.name, visibility == Visibility::Public).await?;
     }
     if let Some(to) = rename {
         app.pipeline.rename_repository(&repo.name, &to).await?;

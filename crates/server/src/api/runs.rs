@@ -14,7 +14,8 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::api::records;
 use crate::api::repositories::parse_name;
-use crate::app::{App, Who, name_of};
+use crate::app::App;
+use crate::core::{Who, name_of};
 use crate::extract::{Input, Json, Path, Query};
 use crate::problem::Problem;
 

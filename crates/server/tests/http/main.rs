@@ -9,6 +9,7 @@ mod answers;
 mod forms;
 mod git;
 mod origins;
+mod registry_only;
 mod routes;
 mod stopping;
 mod streams;

@@ -99,8 +99,12 @@ impl World {
         world
     }
 
+    pub fn pipeline(&self) -> &pipeline::Pipeline {
+        self.running.pipeline.as_ref().unwrap()
+    }
+
     pub fn access(&self) -> &access::Access {
-        &self.running.pipeline.rooms().access
+        &self.running.basis.access
     }
 
     /// A token of a user; `age` milliseconds ago it expired.
@@ -112,7 +116,7 @@ impl World {
     }
 
     pub async fn repository(&self, name: &str, public: bool) {
-        self.running.pipeline.create_repository(&name.parse().unwrap(), "main", public).await.unwrap();
+        self.pipeline().create_repository(&name.parse().unwrap(), "main", public).await.unwrap();
     }
 
     pub fn address(&self) -> String {
@@ -201,7 +205,7 @@ impl World {
     /// Writes a run of `works/engine` into the log that nothing works on: it is under way until [`World::end_run`].
     pub async fn open_run(&self, run: i64, jobs: &[(i64, &str)]) {
         let name: RepoName = "works/engine".parse().unwrap();
-        let repository = self.running.pipeline.rooms().hosting.find(&name).await.unwrap().unwrap().id;
+        let repository = self.pipeline().rooms().hosting.find(&name).await.unwrap().unwrap().id;
         let id = DeliveryId(run);
         let commit: CommitId = "1".repeat(40).parse().unwrap();
         let delivery = Delivery {
@@ -233,19 +237,19 @@ impl World {
         };
         let events =
             vec![(id, Event::DeliveryCreated { delivery }), (id, Event::WorkflowsPlanned { runs: vec![planned] })];
-        self.running.pipeline.journal().append(Timestamp(1), events).await.unwrap();
+        self.pipeline().journal().append(Timestamp(1), events).await.unwrap();
     }
 
     pub async fn end_run(&self, run: i64) {
         let outcome = model::Outcome::Succeeded;
         let ended = Event::WorkflowRunFinished { run: RunId(run), outcome, cause: None };
-        self.running.pipeline.journal().append(Timestamp(2), vec![(DeliveryId(run), ended)]).await.unwrap();
+        self.pipeline().journal().append(Timestamp(2), vec![(DeliveryId(run), ended)]).await.unwrap();
     }
 
     /// Adds to the log of a job.
     pub fn write_log(&self, job: i64, text: &str) {
         use std::io::Write;
-        let path = self.running.pipeline.rooms().jobs.log_path(JobId(job));
+        let path = self.pipeline().rooms().jobs.log_path(JobId(job));
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
         file.write_all(text.as_bytes()).unwrap();

@@ -12,16 +12,35 @@ use crate::error::{Failure, Kind};
 use crate::output;
 
 pub(crate) async fn up(args: UpArgs) -> Result<ExitCode, Failure> {
-    start_log(args.log_json);
-    keep_memory_together();
-    // Files are made for this user alone where they must be; what jobs read must not depend on a caller's umask.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let mut spec = read_spec(args.config.as_deref())?;
+    prepare(args.log_json);
+    let here = Path::new("towpath.yaml");
+    let mut spec = match args.config.as_deref().or_else(|| here.exists().then_some(here)) {
+        Some(path) => read_spec(path)?,
+        None => ServerSpec::default(),
+    };
     if let Some(address) = args.listen {
         spec.listeners.truncate(1);
         spec.listeners[0].address = address;
     }
-    let data = args.data.map_or_else(default_data, Ok)?;
+    if spec.is_registry_only() {
+        output::note(
+            "the file names only `registry`, so nothing else is served; `actions: {}` beside it adds the rest",
+        );
+    }
+    serve(spec, args.data).await
+}
+
+/// What a server's process needs before it has threads.
+pub(crate) fn prepare(log_json: bool) {
+    start_log(log_json);
+    keep_memory_together();
+    // Files are made for this user alone where they must be; what jobs read must not depend on a caller's umask.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+}
+
+/// Serves until a signal says stop.
+pub(crate) async fn serve(spec: ServerSpec, data: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    let (data, registry_only) = (data.map_or_else(default_data, Ok)?, spec.is_registry_only());
     let running = server::start(ServeOptions { data: data.clone(), spec }).await.map_err(|error| failure(&error))?;
     if let Some(token) = &running.admin_token {
         output::note("This is the first start. The administrator `admin` has this token; it is not shown again:");
@@ -37,7 +56,11 @@ pub(crate) async fn up(args: UpArgs) -> Result<ExitCode, Failure> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    output::note("stopping; jobs and sites go on under their supervisors");
+    if registry_only {
+        output::note("stopping");
+    } else {
+        output::note("stopping; jobs and sites go on under their supervisors");
+    }
     running.stop().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -50,13 +73,7 @@ pub(crate) fn start_log(json: bool) {
     let _ = if json { log.json().try_init() } else { log.with_ansi(false).try_init() };
 }
 
-fn read_spec(path: Option<&Path>) -> Result<ServerSpec, Failure> {
-    let here = Path::new("towpath.yaml");
-    let path = match path {
-        Some(path) => path,
-        None if here.exists() => here,
-        None => return Ok(ServerSpec::default()),
-    };
+pub(crate) fn read_spec(path: &Path) -> Result<ServerSpec, Failure> {
     let shown = path.display().to_string();
     let text =
         std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("cannot read {shown}: {error}")))?;
