@@ -21,11 +21,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::{Algorithm, Digest};
+use model::{Algorithm, Digest, Timestamp};
 
 pub use error::BlobError;
 use files::Files;
 pub use lease::BlobLease;
+use lease::Leaving;
 pub use partial::{Following, FollowingReader, PartialBlob};
 pub use reader::BlobReader;
 pub use uploads::{UploadId, UploadWriter, Uploads};
@@ -59,6 +60,40 @@ pub enum Removed {
     Absent,
     /// A lease holds it; the purpose of that lease.
     Held(String),
+}
+
+/// A blob as [`Blobs::list`] finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedBlob {
+    /// Its digest, as its name says; nobody has looked at the content.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// When it was last written.
+    pub written: Timestamp,
+}
+
+/// The removal of a blob, begun: whoever decides on it asks once more whether anything needs the blob, between
+/// [`Blobs::removal`] and [`Removal::carry_out`], and nobody is kept waiting meanwhile.
+#[derive(Debug)]
+pub struct Removal {
+    files: Arc<Files>,
+    leaving: Leaving,
+}
+
+impl Removal {
+    /// What is to be removed.
+    pub const fn digest(&self) -> &Digest {
+        self.leaving.digest()
+    }
+
+    /// Removes the blob, unless a lease came for it since the removal began; that may be over again.
+    ///
+    /// # Errors
+    /// When the file system fails.
+    pub async fn carry_out(self) -> Result<Removed, BlobError> {
+        blocking_io(move || self.files.remove(&self.leaving)).await
+    }
 }
 
 /// The blobs of a data directory. Clones share leases.
@@ -157,6 +192,25 @@ impl Blobs {
     pub async fn delete(&self, digest: &Digest) -> Result<Removed, BlobError> {
         let (files, digest) = (Arc::clone(&self.files), *digest);
         blocking_io(move || files.delete(&digest)).await
+    }
+
+    /// Begins to remove a blob.
+    ///
+    /// # Errors
+    /// With the purpose of the lease that holds it, or if it is being removed already.
+    pub fn removal(&self, digest: &Digest) -> Result<Removal, String> {
+        let leaving = Leaving::begin(&self.files.held, digest)?;
+        Ok(Removal { files: Arc::clone(&self.files), leaving })
+    }
+
+    /// At most `limit` blobs that come after `after` in the order of their digests' text. Blobs that come or go meanwhile
+    /// may be missing or listed.
+    ///
+    /// # Errors
+    /// When the file system fails.
+    pub async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<ListedBlob>, BlobError> {
+        let (files, after) = (Arc::clone(&self.files), after.copied());
+        blocking_io(move || files.list(after.as_ref(), limit)).await
     }
 
     /// The file of a blob, if there is one, for readers that want a path. It must not be written to.

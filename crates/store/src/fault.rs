@@ -16,6 +16,8 @@ pub const AFTER_COMMIT: &str = "after-commit";
 pub const BEFORE_BLOB_SYNC: &str = "before-blob-sync";
 /// After a blob and its name are durable.
 pub const AFTER_BLOB_SYNC: &str = "after-blob-sync";
+/// After a blob that is being removed has lost its name, before its file is gone.
+pub const AFTER_BLOB_ASIDE: &str = "after-blob-aside";
 
 /// Passes the point `name`; does not return if `TOWPATH_FAULT` asks for a death here.
 #[cfg(not(feature = "fault"))]

@@ -289,3 +289,53 @@ fn an_upload_id_is_never_a_path() {
         assert!(bad.parse::<UploadId>().is_err(), "{bad}");
     }
 }
+
+#[tokio::test]
+async fn a_listing_goes_on_where_it_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).await.unwrap();
+    let lease = blobs.lease("test");
+    let mut stored = Vec::new();
+    for number in 0..40 {
+        let algorithm = if number % 4 == 0 { Algorithm::Sha512 } else { Algorithm::Sha256 };
+        let mut writer = blobs.writer(&lease, algorithm).await.unwrap();
+        writer.write(format!("blob {number}").into()).await.unwrap();
+        let blob = writer.finish().await.unwrap();
+        stored.push((blob.digest().to_string(), blob.size()));
+    }
+    std::fs::write(dir.path().join("sha256/00/notes.txt"), "somebody's").unwrap();
+    stored.sort();
+    let (mut listed, mut after) = (Vec::new(), None);
+    loop {
+        let page = blobs.list(after.as_ref(), 7).await.unwrap();
+        assert!(page.iter().all(|blob| blob.written > model::Timestamp(0)));
+        listed.extend(page.iter().map(|blob| (blob.digest.to_string(), blob.size)));
+        after = match page.last() {
+            Some(last) => Some(last.digest),
+            None => break,
+        };
+    }
+    assert_eq!(listed, stored);
+}
+
+#[tokio::test]
+async fn a_removal_gives_way_to_whoever_leased_the_blob_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).await.unwrap();
+    let first = blobs.lease("push");
+    blobs.put(&first, Bytes::from_static(b"hello")).await.unwrap();
+    assert_eq!(blobs.removal(&hello()).unwrap_err(), "push");
+    drop(first);
+    let removal = blobs.removal(&hello()).unwrap();
+    assert!(blobs.removal(&hello()).is_err(), "one at a time");
+    // Taken and given back: whoever had it may have made something of it.
+    blobs.lease("mount").hold(&hello());
+    assert!(matches!(removal.carry_out().await.unwrap(), Removed::Held(_)));
+    assert_eq!(blobs.stat(&hello()).await.unwrap(), Some(5));
+    let mut reader = blobs.read(&hello()).await.unwrap().unwrap();
+    assert_eq!(blobs.removal(&hello()).unwrap().carry_out().await.unwrap(), Removed::Yes);
+    assert_eq!(reader.chunk().await.unwrap().unwrap(), "hello", "whoever reads goes on");
+    assert_eq!(blobs.stat(&hello()).await.unwrap(), None);
+    assert_eq!(blobs.removal(&hello()).unwrap().carry_out().await.unwrap(), Removed::Absent);
+    assert_eq!(files(dir.path()), Vec::<PathBuf>::new());
+}

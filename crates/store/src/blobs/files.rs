@@ -12,9 +12,9 @@ use model::{Algorithm, Digest};
 use rand::RngExt;
 use sha2::Digest as _;
 
-use crate::blobs::lease::{BlobLease, Held};
+use crate::blobs::lease::{BlobLease, Held, Leaving};
 use crate::blobs::uploads::Table;
-use crate::blobs::{BlobError, Removed, StoredBlob};
+use crate::blobs::{BlobError, ListedBlob, Removed, StoredBlob};
 use crate::fault;
 
 /// The directory of blobs, with a place of its own for temporary files.
@@ -94,6 +94,75 @@ impl Files {
             Err(purpose) => Ok(Removed::Held(purpose)),
             Ok(removed) => Ok(found(removed, &path)?.map_or(Removed::Absent, |()| Removed::Yes)),
         }
+    }
+
+    /// Removes a blob that nobody leased since its removal began. Its name goes while no lease can come for it; freeing
+    /// what a large file holds takes longer, and keeps nobody waiting.
+    pub(super) fn remove(&self, leaving: &Leaving) -> Result<Removed, BlobError> {
+        let path = self.path(leaving.digest());
+        let aside = self.temporary.join(self.counter.fetch_add(1, Ordering::Relaxed).to_string());
+        match leaving.unless_wanted(|| std::fs::rename(&path, &aside)) {
+            Err(purpose) => Ok(Removed::Held(purpose)),
+            Ok(moved) => match found(moved, &path)? {
+                None => Ok(Removed::Absent),
+                Some(()) => {
+                    fault::point(fault::AFTER_BLOB_ASIDE);
+                    std::fs::remove_file(&aside).map_err(|error| BlobError::io(&aside, error))?;
+                    Ok(Removed::Yes)
+                }
+            },
+        }
+    }
+
+    /// At most `limit` blobs after `after`, in the order of their algorithms' names and hexadecimal digits.
+    pub(super) fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<ListedBlob>, BlobError> {
+        let after = after.map(|digest| (digest.algorithm(), digest.hex()));
+        let mut listed = Vec::new();
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            for shard in 0..=255_u8 {
+                let shard = hex::encode([shard]);
+                let passed = after.as_ref().is_some_and(|(at, hex)| (*at, &hex[..2]) > (algorithm, shard.as_str()));
+                if !passed {
+                    self.list_shard(algorithm, &shard, after.as_ref(), limit, &mut listed)?;
+                }
+                if listed.len() >= limit {
+                    return Ok(listed);
+                }
+            }
+        }
+        Ok(listed)
+    }
+
+    fn list_shard(
+        &self,
+        algorithm: Algorithm,
+        shard: &str,
+        after: Option<&(Algorithm, String)>,
+        limit: usize,
+        listed: &mut Vec<ListedBlob>,
+    ) -> Result<(), BlobError> {
+        let dir = self.dir.join(algorithm.name()).join(shard);
+        let io = |error| BlobError::io(&dir, error);
+        let mut names = Vec::new();
+        for entry in dir.read_dir().map_err(io)? {
+            // What is no blob was not put there by us and is left alone.
+            let Ok(name) = entry.map_err(io)?.file_name().into_string() else { continue };
+            if after.is_none_or(|(at, hex)| (*at, hex) < (algorithm, &name)) {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        for name in names {
+            let Ok(digest) = format!("{}:{name}", algorithm.name()).parse::<Digest>() else { continue };
+            let path = dir.join(&name);
+            let Some(metadata) = found(path.metadata(), &path)? else { continue };
+            let written = metadata.modified().map_err(|error| BlobError::io(&path, error))?;
+            listed.push(ListedBlob { digest, size: metadata.len(), written: written.into() });
+            if listed.len() >= limit {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Gives the synced file at `from` the name of its digest, durably.

@@ -3,6 +3,7 @@
 //! They live in the memory of the one process that has the data directory. After a restart nobody is in the middle of
 //! anything: what no manifest refers to may go.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +16,8 @@ type Table = HashMap<Digest, Vec<(u64, Arc<str>)>>;
 #[derive(Debug, Default)]
 pub(super) struct Held {
     table: Mutex<Table>,
+    /// The digests that are about to be removed, with whether a lease has come for them since.
+    leaving: Mutex<HashMap<Digest, bool>>,
     next: std::sync::atomic::AtomicU64,
 }
 
@@ -30,6 +33,53 @@ impl Held {
 
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locked after the table, wherever both are.
+    fn leaving(&self) -> MutexGuard<'_, HashMap<Digest, bool>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A blob that its remover looks at once more before it goes. Whoever leases it from here on keeps it, even if that
+/// lease is over before the removal is carried out.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    held: Arc<Held>,
+    digest: Digest,
+}
+
+impl Leaving {
+    /// Fails with the purpose of the lease that holds the blob, or if somebody else is removing it.
+    pub(super) fn begin(held: &Arc<Held>, digest: &Digest) -> Result<Self, String> {
+        let table = held.lock();
+        if let Some((_, purpose)) = table.get(digest).and_then(|holders| holders.first()) {
+            return Err(purpose.as_ref().to_owned());
+        }
+        match held.leaving().entry(*digest) {
+            Entry::Occupied(_) => Err("another removal".to_owned()),
+            Entry::Vacant(entry) => {
+                entry.insert(false);
+                Ok(Self { held: Arc::clone(held), digest: *digest })
+            }
+        }
+    }
+
+    pub(super) const fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Runs `f`, which removes the blob, unless somebody leased it since [`Leaving::begin`].
+    pub(super) fn unless_wanted<T>(&self, f: impl FnOnce() -> T) -> Result<T, String> {
+        let _table = self.held.lock();
+        let wanted = self.held.leaving().get(&self.digest).copied().unwrap_or(true);
+        if wanted { Err("a lease that was taken meanwhile".to_owned()) } else { Ok(f()) }
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.held.leaving().remove(&self.digest);
     }
 }
 
@@ -65,6 +115,9 @@ impl BlobLease {
         if digests.insert(*digest) {
             let mut table = self.inner.held.lock();
             table.entry(*digest).or_default().push((self.inner.id, Arc::clone(&self.inner.purpose)));
+            if let Some(wanted) = self.inner.held.leaving().get_mut(digest) {
+                *wanted = true;
+            }
         }
     }
 }
