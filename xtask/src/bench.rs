@@ -1,6 +1,7 @@
 //! `cargo xtask bench path`: how long a push takes to be seen, and what it costs.
 
 mod meter;
+pub(crate) mod registry;
 mod table;
 
 use std::io::{BufRead, BufReader, Read};

@@ -1,4 +1,4 @@
-//! The workspace's own tasks: `cargo xtask ci | tidy | bench path | fault path`.
+//! The workspace's own tasks: `cargo xtask ci | tidy | bench | fault`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -16,6 +16,8 @@ const USAGE: &str = "cargo xtask TASK
   ci                                 lints, tests and the demo: what has to pass before anything lands
   tidy                               the rules of the house: dependencies, lengths, names
   bench path [--pushes N] [--json]   push to first log line and to new content served, p50 and p99
+  bench registry [--quick] [--json] [--program PATH]
+                                     the registry beside Debian's docker-registry: processor time, memory, durations
   fault path [--points N] [--seed S] [--at POINT] [--unsynced]
                                      kills the server at random and at named points, and compares the ends; with
                                      --unsynced a power cut takes everything and whatever was not synced";
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(),
         ["tidy"] => tidy::run(),
         ["bench", "path", rest @ ..] => bench::path(rest),
+        ["bench", "registry", rest @ ..] => bench::registry::registry(rest),
         ["fault", "path", rest @ ..] => fault::path(rest),
         _ => Err(USAGE.to_owned()),
     };

@@ -24,7 +24,8 @@ pub(crate) fn seconds(ticks: u64) -> f64 {
 }
 
 impl Process {
-    fn read(pid: u32) -> Option<Self> {
+    /// Nothing if it has ended.
+    pub(crate) fn read(pid: u32) -> Option<Self> {
         let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name is in parentheses and may hold anything.
         let (head, rest) = text.rsplit_once(") ")?;
@@ -43,6 +44,11 @@ impl Process {
     /// Bytes it has in memory.
     pub(crate) fn rss(&self) -> u64 {
         self.kibibytes("status", "VmRSS:")
+    }
+
+    /// The most bytes it had in memory.
+    pub(crate) fn peak_rss(&self) -> u64 {
+        self.kibibytes("status", "VmHWM:")
     }
 
     /// The same with its share of what it has together with others, in bytes.
