@@ -108,3 +108,50 @@ fn holders(dir: &Path) -> Vec<u32> {
     let number = |path: PathBuf| path.file_name()?.to_str()?.parse().ok();
     entries.map(|entry| entry.path()).filter(works_there).filter_map(number).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use e2e::{Options, Site, World};
+
+    /// The body that the site answers with, when it is back.
+    fn answer(url: &str) -> Option<String> {
+        let until = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < until {
+            match World::ask(url) {
+                Some((200, body)) => return Some(body),
+                _ => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+        None
+    }
+
+    /// Everything that leads to a running site has a name on the disk: the data directory that was made for it, the
+    /// directories of the site and its service, the job's.
+    #[test]
+    fn a_site_and_its_logs_are_back_after_a_power_cut() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let mount = place.path().join("disk");
+        let mut disk = match Unsynced::mount(&mount) {
+            Ok(disk) => disk,
+            Err(why) => return eprintln!("skipped: {why}"),
+        };
+        let options = Options { data: Some(mount.join("made/for/it")), ..Options::default() };
+        let Some(mut world) = World::start(options) else { return };
+        let site = Site::new(&world, "site");
+        for page in ["one", "two"] {
+            let commit = site.change_page(page);
+            let status = world.delivered(&site, &commit);
+            assert_eq!(status["outcome"], "succeeded", "{status:#}");
+            let checked = world.run_of(&site.repository, "workflow", &commit);
+            let logs = world.get(&format!("/runs/{checked}/logs"));
+            disk.cut().expect("a cut");
+            world.kill();
+            world.up();
+            let url = status["address"].as_str().expect("an address");
+            assert_eq!(answer(url), Some(format!("{page}\n")), "{}", world.server_log());
+            assert_eq!(world.get(&format!("/runs/{checked}/logs")), logs);
+        }
+        drop(world);
+    }
+}

@@ -1,4 +1,4 @@
-//! Small JSON files that are whole or absent after a crash.
+//! Small JSON files that are whole or absent after a crash, and directories that are there.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -7,6 +7,19 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+/// Makes `dir` and its parent if they are missing; the names of both are on disk when it returns.
+///
+/// Directories that are there are synced as well: who made them may have died before that.
+pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    dir.ancestors().skip(1).take(2).try_for_each(sync_dir)
+}
+
+/// Brings the names in `dir`, and that others are gone, onto the disk.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
 
 /// Replaces `path` by `value`; on disk when it returns.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
@@ -18,7 +31,7 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()>
     file.write_all(&serde_json::to_vec_pretty(value)?)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
-    File::open(dir)?.sync_all()
+    sync_dir(dir)
 }
 
 /// What [`write_json`] wrote; nothing if the file is absent.

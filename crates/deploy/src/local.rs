@@ -19,8 +19,8 @@ use std::time::Duration;
 use model::{PinnedImage, TargetId};
 use oci::{Descriptor, ImageConfig, LayerStore, Manifest};
 
-use crate::DeployError;
 use crate::site::SiteState;
+use crate::{DeployError, files};
 
 pub use recover::Recovered;
 
@@ -109,6 +109,7 @@ impl Local {
             let dir = config.dir.join(name);
             std::fs::create_dir_all(&dir).map_err(DeployError::file("make the directory", &dir))?;
         }
+        files::sync_dir(&config.dir).map_err(DeployError::file("sync", &config.dir))?;
         let inner = Inner { config, targets: Mutex::default(), keepers: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -17,6 +17,11 @@ pub fn write_json(dir: &Path, name: &str, value: &impl Serialize) -> io::Result<
     file.write_all(&bytes)?;
     file.sync_all()?;
     std::fs::rename(&temporary, dir.join(name))?;
+    sync_dir(dir)
+}
+
+/// Brings the names in `dir` onto the disk.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 

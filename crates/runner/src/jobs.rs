@@ -110,6 +110,8 @@ impl Jobs {
         }
         let at = |what| move |source| JobsError::Io { job, what, source };
         DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(at("make its directory"))?;
+        // Its name, and that of the directory of all jobs, are as durable as what follows.
+        dir.ancestors().skip(1).take(2).try_for_each(durable::sync_dir).map_err(at("make its directory"))?;
         first_line(spec, &dir).map_err(at("write its log"))?;
         if count_start(&dir).map_err(at("count its starts"))? > MAX_STARTS {
             let message = format!("the job's process was killed {MAX_STARTS} times; the job is not started again");

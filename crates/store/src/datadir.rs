@@ -95,6 +95,7 @@ impl DataDir {
         let path = path.canonicalize().map_err(|error| failed(path, error))?;
         let lock = take_lock(&path)?;
         if read_format(&path)?.is_none() {
+            sync_names(&path).map_err(|error| failed(&path, error))?;
             write_format(&path).map_err(|error| failed(&path, error))?;
         }
         check_writable(&path).map_err(|error| failed(&path, error))?;
@@ -184,6 +185,26 @@ fn take_lock(path: &Path) -> Result<File, DataDirError> {
     };
     write(&mut lock).map_err(io)?;
     Ok(lock)
+}
+
+/// Brings the name of a new directory, and of those above it that may be new, onto the disk.
+fn sync_names(path: &Path) -> io::Result<()> {
+    for above in path.ancestors().skip(1) {
+        match File::open(above).and_then(|dir| dir.sync_all()) {
+            Ok(()) => {}
+            // A directory that we may not read, or that takes no sync, is not one of those that were just made.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput | io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn write_format(path: &Path) -> io::Result<()> {

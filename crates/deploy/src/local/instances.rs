@@ -9,7 +9,7 @@ use super::Local;
 use crate::health::{Check, Seen};
 use crate::request::ServiceRollout;
 use crate::service::{self, InstanceSpec, last_lines};
-use crate::{DeployError, RolloutFailure, RunnableImage, control};
+use crate::{DeployError, RolloutFailure, RunnableImage, control, files};
 
 /// How many lines of output a failure shows.
 const LINES: usize = 20;
@@ -52,7 +52,7 @@ impl Instance {
 
     /// Starts its supervisor, unless it lives.
     pub async fn start(&self) -> Result<(), RolloutFailure> {
-        std::fs::create_dir_all(&self.dir).map_err(DeployError::file("make the directory", &self.dir))?;
+        files::make_dir(&self.dir).map_err(DeployError::file("make the directory", &self.dir))?;
         if !control::alive(&self.dir) || InstanceSpec::read(&self.dir)?.as_ref() != Some(&self.spec) {
             self.spec.write(&self.dir)?;
         }

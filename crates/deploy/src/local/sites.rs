@@ -8,13 +8,13 @@ use model::TargetId;
 
 use super::{Local, instances, names};
 use crate::site::{self, Addresses, SiteState};
-use crate::{DeployError, RolloutFailure, control};
+use crate::{DeployError, RolloutFailure, control, files};
 
 impl Local {
     /// Makes `new` what is live, or leaves `old` so.
     pub(super) async fn switch(&self, old: Option<&SiteState>, new: &SiteState) -> Result<Addresses, RolloutFailure> {
         let dir = self.site_dir(new.target);
-        std::fs::create_dir_all(&dir).map_err(DeployError::file("make the directory", &dir))?;
+        files::make_dir(&dir).map_err(DeployError::file("make the directory", &dir))?;
         new.write(&dir)?;
         let why = match reload(&dir, new.generation).await {
             Ok(addresses) => return Ok(addresses),
@@ -40,7 +40,9 @@ impl Local {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(DeployError::file("remove the routes in", &dir)(error));
             }
-            _ => {}
+            Err(_) => {}
+            // Else a power cut would bring the site back.
+            Ok(()) => files::sync_dir(&dir).map_err(DeployError::file("sync", &dir))?,
         }
         if control::alive(&dir) {
             let grace = self.inner.config.drain;
