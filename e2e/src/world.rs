@@ -41,7 +41,7 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// The data directory; one of the world's own if absent.
     pub data: Option<PathBuf>,
-    /// The server's file.
+    /// The server's file. If it has listeners, one of them is `127.0.0.1:$PORT`.
     pub config: Option<String>,
 }
 
@@ -103,11 +103,14 @@ impl World {
     fn spawn(&mut self) -> ChildStdout {
         let program = program(self.options.program);
         let mut command = Command::new(program);
-        command.arg("up").arg("--data").arg(&self.data).arg("--listen").arg(format!("127.0.0.1:{}", self.port));
+        command.arg("up").arg("--data").arg(&self.data);
         if let Some(config) = &self.options.config {
             let path = self.dir.path().join("towpath.yaml");
-            std::fs::write(&path, config).unwrap();
+            std::fs::write(&path, config.replace("$PORT", &self.port.to_string())).unwrap();
             command.arg("--config").arg(path);
+        }
+        if !self.options.config.as_ref().is_some_and(|config| config.contains("listeners:")) {
+            command.arg("--listen").arg(format!("127.0.0.1:{}", self.port));
         }
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("server.log")).unwrap();

@@ -73,8 +73,9 @@ impl ConfigError {
             }
         };
         let index = usize::try_from(line.saturating_sub(1)).unwrap_or(usize::MAX);
-        // The line may hold the secret that stands where its reference belongs.
-        let shown = line != 0 && !message.starts_with("secret reference");
+        // The line may hold the secret that stands where its reference or file belongs.
+        let may_hold_one = message.starts_with("secret reference") || message.starts_with(crate::listener::NOT_A_FILE);
+        let shown = line != 0 && !may_hold_one;
         let source_line = if shown { text.lines().nth(index).map(str::to_owned) } else { None };
         Self { file: file.to_owned(), line, column: place.map_or(0, |at| at.column()), message, hint, source_line }
     }

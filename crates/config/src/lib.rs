@@ -8,6 +8,7 @@
 mod document;
 mod error;
 mod export;
+mod listener;
 mod record;
 mod registry;
 pub mod seal;
@@ -18,10 +19,11 @@ mod target;
 pub use document::{API_VERSION, Metadata};
 pub use error::ConfigError;
 pub use export::to_yaml;
+pub use listener::{AbsoluteFile, CertificateFiles, Listener, Tls};
 pub use record::{Organisation, Record, Repository, RepositorySpec, User, UserSpec, Visibility, parse_records};
 pub use registry::{Anonymous, RegistrySpec};
 pub use secret::{SecretError, SecretRef};
-pub use server::{Actions, Listener, RecordsLocation, Server, ServerSpec, parse_server};
+pub use server::{Actions, RecordsLocation, Server, ServerSpec, parse_server};
 pub use target::{
     Budgets, BuildSpec, Deploy, DeployEngine, GitOps, HealthIdentity, HealthSpec, Producer, Service, Target,
     TargetSpec, parse_target_spec,

@@ -1,10 +1,9 @@
 //! The server's file: listeners, engines and policies. Everything has a default, so no file is needed.
 
-use std::net::SocketAddr;
-
 use serde::{Deserialize, Serialize};
 
 use crate::document::documents;
+use crate::listener::{self, Listener};
 use crate::{ConfigError, RegistrySpec, SecretRef};
 
 /// A `kind: Towpath` document.
@@ -51,24 +50,6 @@ impl ServerSpec {
     /// Whether the registry is all that is served: the file names it, and nothing that needs the pipeline.
     pub const fn is_registry_only(&self) -> bool {
         self.registry.is_some() && self.actions.is_none()
-    }
-}
-
-/// One listening socket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Listener {
-    /// Address and port; port 0 takes a free one.
-    pub address: SocketAddr,
-    /// Host names under which it may be asked, besides its own address and `localhost`. Another Host gets 421.
-    pub hosts: Vec<String>,
-    /// Addresses or networks (`10.0.0.0/8`) whose `X-Forwarded-Host` and `-Proto` count.
-    pub trusted_proxies: Vec<String>,
-}
-
-impl Default for Listener {
-    fn default() -> Self {
-        Self { address: SocketAddr::from(([127, 0, 0, 1], 7080)), hosts: Vec::new(), trusted_proxies: Vec::new() }
     }
 }
 
@@ -121,33 +102,11 @@ pub fn parse_server(file: &str, text: &str) -> Result<ServerSpec, ConfigError> {
 }
 
 fn check(spec: &ServerSpec) -> Result<(), String> {
-    if spec.listeners.is_empty() {
-        return Err("spec.listeners: at least one listener is needed".into());
-    }
-    for (index, listener) in spec.listeners.iter().enumerate() {
-        for proxy in &listener.trusted_proxies {
-            check_network(proxy).map_err(|why| format!("spec.listeners[{index}].trustedProxies: {proxy:?} {why}"))?;
-        }
-        let twin = spec.listeners[..index].iter().find(|other| other.address == listener.address);
-        if twin.is_some() && listener.address.port() != 0 {
-            return Err(format!("spec.listeners[{index}].address: {} is listed twice", listener.address));
-        }
-    }
+    listener::check(&spec.listeners)?;
     if spec.actions.as_ref().is_some_and(|actions| actions.parallel_jobs == 0) {
         return Err("spec.actions.parallelJobs: must be at least 1".into());
     }
     spec.registry.as_ref().map_or(Ok(()), RegistrySpec::check)
-}
-
-fn check_network(text: &str) -> Result<(), &'static str> {
-    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-    let address: std::net::IpAddr = address.parse().map_err(|_| "is not an address or network")?;
-    let most = if address.is_ipv4() { 32 } else { 128 };
-    match bits.map(str::parse::<u8>) {
-        None => Ok(()),
-        Some(Ok(bits)) if bits <= most => Ok(()),
-        Some(_) => Err("has a prefix length that is out of range"),
-    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use http_body::{Frame, SizeHint};
 use tower::ServiceExt;
 use tracing::Instrument;
 
-use crate::origin::{ListenerRules, Origin};
+use crate::origin::{ListenerRules, Origin, Scheme};
 use crate::problem::Problem;
 
 /// Names a request in its answer and in the log.
@@ -29,11 +29,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest path that the log shows, in bytes.
 const LONGEST_PATH: usize = 300;
 
-/// The two ends of a connection.
+/// The two ends of a connection, and what is spoken between them.
 #[derive(Clone, Copy)]
 pub(crate) struct Ends {
     pub(crate) local: SocketAddr,
     pub(crate) peer: SocketAddr,
+    pub(crate) scheme: Scheme,
 }
 
 /// Who asked, as soon as it is known; for the log.
@@ -67,7 +68,7 @@ pub(crate) async fn serve(mut request: Request, ends: Ends, rules: &ListenerRule
 
 fn admit(request: &Request, ends: Ends, rules: &ListenerRules) -> Result<Origin, Problem> {
     let authority = request.uri().authority().map(http::uri::Authority::as_str);
-    let origin = rules.resolve(ends.local, ends.peer, authority, request.headers()).map_err(|error| {
+    let origin = rules.resolve(ends, authority, request.headers()).map_err(|error| {
         let problem = Problem::new(StatusCode::MISDIRECTED_REQUEST, error.to_string());
         problem.hint("add the name to `hosts` of the listener in the server's file")
     })?;
@@ -186,7 +187,6 @@ impl Drop for Sent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::origin::Scheme;
 
     #[test]
     fn pages_of_other_sites_change_nothing() {

@@ -4,6 +4,7 @@
 
 mod api;
 mod app;
+mod bind;
 mod core;
 mod edge;
 mod extract;
@@ -13,6 +14,7 @@ mod origin;
 mod patience;
 mod problem;
 mod serve;
+mod tls;
 
 pub use origin::{ListenerRules, Misdirected, Origin, Scheme};
 pub use serve::{Running, ServeOptions, StartError, start};

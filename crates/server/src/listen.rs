@@ -10,14 +10,16 @@ use axum::body::Body;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::edge::{self, Ends};
-use crate::origin::ListenerRules;
+use crate::origin::{ListenerRules, Scheme};
 use crate::patience::Patient;
+use crate::tls::Tls;
 
 /// Connections at one time on one listener.
 const MOST_CONNECTIONS: usize = 4096;
@@ -31,7 +33,12 @@ const DRAIN: Duration = Duration::from_secs(9);
 /// A bound listener.
 pub(crate) struct Bound {
     pub(crate) socket: TcpListener,
+    pub(crate) address: SocketAddr,
+    /// Where a client on this machine reaches it.
+    pub(crate) url: String,
     pub(crate) rules: Arc<ListenerRules>,
+    /// Plain HTTP without.
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Bound {
@@ -40,6 +47,9 @@ impl Bound {
         let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
+        if let Some(tls) = &self.tls {
+            connections.spawn(tls.watch());
+        }
         loop {
             let accepted = async {
                 let slot = Arc::clone(&slots).acquire_owned().await;
@@ -52,9 +62,10 @@ impl Bound {
             while connections.try_join_next().is_some() {}
             match accepted {
                 Ok((stream, peer)) => {
-                    let connection = connection(stream, peer, Arc::clone(&self.rules), routes.clone(), &graceful);
+                    let connection = Connection { peer, rules: Arc::clone(&self.rules), routes: routes.clone() };
+                    let (tls, watcher, stopped) = (self.tls.clone(), graceful.watcher(), stop.clone());
                     connections.spawn(async move {
-                        connection.await;
+                        connection.serve(stream, tls, watcher, stopped).await;
                         drop(slot);
                     });
                 }
@@ -73,32 +84,52 @@ impl Bound {
     }
 }
 
-fn connection(
-    stream: TcpStream,
+/// A connection that was accepted.
+struct Connection {
     peer: SocketAddr,
     rules: Arc<ListenerRules>,
     routes: Router,
-    graceful: &GracefulShutdown,
-) -> impl Future<Output = ()> + use<> {
-    let _ = stream.set_nodelay(true);
-    let local = stream.local_addr();
-    let asked = Arc::new(AtomicBool::new(false));
-    let began = Arc::clone(&asked);
-    let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
-        began.store(true, Ordering::Relaxed);
-        let (rules, routes) = (Arc::clone(&rules), routes.clone());
-        let local = local.as_ref().copied().map_err(|error| std::io::Error::from(error.kind()));
-        async move {
-            // Without its own address a connection has no origin: it is closed.
-            let ends = Ends { local: local?, peer };
-            let (head, body) = request.into_parts();
-            let body = Body::new(Patient::new(body, head.version, &head.headers));
-            let request = http::Request::from_parts(head, body);
-            Ok::<_, std::io::Error>(edge::serve(request, ends, &rules, routes).await)
+}
+
+impl Connection {
+    /// Serves it to its end.
+    async fn serve(self, stream: TcpStream, tls: Option<Tls>, watcher: Watcher, mut stop: watch::Receiver<bool>) {
+        let _ = stream.set_nodelay(true);
+        let peer = self.peer;
+        // Without its own address a connection has no origin.
+        let Ok(local) = stream.local_addr() else { return };
+        let Some(tls) = tls else {
+            return self.speak(stream, Ends { local, peer, scheme: Scheme::Http }, watcher).await;
+        };
+        let accepted = tokio::select! {
+            accepted = tls.accept(stream) => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match accepted {
+            Ok(stream) => self.speak(stream, Ends { local, peer, scheme: Scheme::Https }, watcher).await,
+            Err(error) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
         }
-    });
-    let watched = graceful.watch(builder().serve_connection(TokioIo::new(stream), service).into_owned());
-    async move {
+    }
+
+    /// Speaks HTTP.
+    async fn speak<S>(self, stream: S, ends: Ends, watcher: Watcher)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { peer, rules, routes } = self;
+        let asked = Arc::new(AtomicBool::new(false));
+        let began = Arc::clone(&asked);
+        let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
+            began.store(true, Ordering::Relaxed);
+            let (rules, routes) = (Arc::clone(&rules), routes.clone());
+            async move {
+                let (head, body) = request.into_parts();
+                let body = Body::new(Patient::new(body, head.version, &head.headers));
+                let request = http::Request::from_parts(head, body);
+                Ok::<_, std::convert::Infallible>(edge::serve(request, ends, &rules, routes).await)
+            }
+        });
+        let watched = watcher.watch(builder().serve_connection(TokioIo::new(stream), service).into_owned());
         let ended = tokio::select! {
             ended = watched => ended,
             () = late(&asked) => return tracing::debug!(%peer, "a client asked for nothing"),

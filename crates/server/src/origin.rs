@@ -9,12 +9,14 @@ use std::net::{IpAddr, SocketAddr};
 use config::Listener;
 use http::HeaderMap;
 
+use crate::edge::Ends;
+
 /// `http` or `https`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     /// Plain.
     Http,
-    /// TLS, ended by a proxy.
+    /// TLS, ended by us or by a proxy.
     Https,
 }
 
@@ -79,27 +81,28 @@ impl ListenerRules {
         })
     }
 
-    /// The origin of a request that came from `peer` to `local`; `authority` is that of an HTTP/2 request.
+    /// The origin of a request over a connection; `authority` is that of an HTTP/2 request.
     ///
     /// # Errors
     /// When the host is not served here.
-    pub fn resolve(
+    pub(crate) fn resolve(
         &self,
-        local: SocketAddr,
-        peer: SocketAddr,
+        ends: Ends,
         authority: Option<&str>,
         headers: &HeaderMap,
     ) -> Result<Origin, Misdirected> {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let forwarded = self.trusts(peer.ip());
+        let forwarded = self.trusts(ends.peer.ip());
         let host = authority.or_else(|| text("host")).unwrap_or_default();
         let host = text("x-forwarded-host").filter(|_| forwarded).map_or(host, last);
         let scheme = match text("x-forwarded-proto").filter(|_| forwarded).map(last) {
             Some("https") => Scheme::Https,
-            _ => Scheme::Http,
+            Some("http") => Scheme::Http,
+            // The socket's own, which no header can raise.
+            _ => ends.scheme,
         };
         let authority = host.to_ascii_lowercase();
-        if self.serves(&authority, local) {
+        if self.serves(&authority, ends.local) {
             Ok(Origin { scheme, authority })
         } else {
             Err(Misdirected(host.to_owned()))
@@ -139,9 +142,17 @@ mod tests {
     }
 
     fn resolve(peer: &str, headers: &[(&'static str, &'static str)]) -> Result<String, Misdirected> {
+        resolve_over(Scheme::Http, peer, headers)
+    }
+
+    fn resolve_over(
+        scheme: Scheme,
+        peer: &str,
+        headers: &[(&'static str, &'static str)],
+    ) -> Result<String, Misdirected> {
         let map = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        let local = "127.0.0.1:7080".parse().unwrap();
-        rules().resolve(local, peer.parse().unwrap(), None, &map).map(|origin| origin.to_string())
+        let ends = Ends { local: "127.0.0.1:7080".parse().unwrap(), peer: peer.parse().unwrap(), scheme };
+        rules().resolve(ends, None, &map).map(|origin| origin.to_string())
     }
 
     #[test]
@@ -165,5 +176,15 @@ mod tests {
         assert_eq!(resolve("10.2.2.3:1", &headers).unwrap(), "http://127.0.0.1:7080");
         let plain = [("host", "registry.example")];
         assert_eq!(resolve("10.1.2.3:1", &plain).unwrap(), "http://registry.example", "https is never assumed");
+    }
+
+    #[test]
+    fn tls_on_the_socket_is_https() {
+        let host = ("host", "registry.example");
+        let over_tls = |peer, headers: &[_]| resolve_over(Scheme::Https, peer, headers).unwrap();
+        assert_eq!(over_tls("10.9.9.9:1", &[host]), "https://registry.example");
+        let proto = ("x-forwarded-proto", "http");
+        assert_eq!(over_tls("10.9.9.9:1", &[host, proto]), "https://registry.example", "nobody's word");
+        assert_eq!(over_tls("10.1.2.3:1", &[host, proto]), "http://registry.example", "the proxy's clients dial http");
     }
 }

@@ -3,27 +3,22 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use config::{Listener, ServerSpec};
+use config::ServerSpec;
 use http::StatusCode;
 use pipeline::{Basis, OpenError, Pipeline};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::app::App;
+use crate::bind::bind;
 use crate::core::Core;
-use crate::listen::Bound;
-use crate::origin::{ListenerRules, Origin};
+use crate::origin::Origin;
 use crate::problem::Problem;
 use crate::{api, git_http};
 use registry::http::{RegistryHttp, TOKEN_PATH};
-
-/// How long an address that is taken may take to become free.
-const FREED: Duration = Duration::from_secs(1);
 
 /// What to serve.
 pub struct ServeOptions {
@@ -44,6 +39,14 @@ pub enum StartError {
         /// Why.
         reason: String,
     },
+    /// A listener's certificate cannot be used.
+    #[error("spec.listeners[{listener}].tls: {reason}")]
+    Tls {
+        /// Its place in the configuration.
+        listener: usize,
+        /// Why.
+        reason: String,
+    },
     /// The rooms.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -56,6 +59,8 @@ pub enum StartError {
 pub struct Running {
     /// Where it listens, in the order of the configuration.
     pub addresses: Vec<SocketAddr>,
+    /// The same as URLs that a client on this machine can use.
+    pub urls: Vec<String>,
     /// The first administrator's token, at the first start.
     pub admin_token: Option<String>,
     /// The rooms that are there in any case.
@@ -72,12 +77,10 @@ pub struct Running {
 /// When an address is taken or a room cannot be opened. Nothing is left behind that was not there before, but for a
 /// data directory that was empty.
 pub async fn start(options: ServeOptions) -> Result<Running, StartError> {
-    let mut bound = Vec::new();
-    for listener in &options.spec.listeners {
-        bound.push(bind(listener).await?);
-    }
-    let addresses: Vec<_> = bound.iter().filter_map(|it| it.socket.local_addr().ok()).collect();
-    let url = addresses.first().map(|address| format!("http://{}", reachable(*address))).unwrap_or_default();
+    let bound = bind(&options.spec.listeners).await?;
+    let addresses: Vec<_> = bound.iter().map(|it| it.address).collect();
+    let urls: Vec<_> = bound.iter().map(|it| it.url.clone()).collect();
+    let url = urls.first().cloned().unwrap_or_default();
     let basis = Basis::open(&options.data, &options.spec).await?;
     let pipeline = match options.spec.is_registry_only() {
         true => None,
@@ -92,51 +95,13 @@ pub async fn start(options: ServeOptions) -> Result<Running, StartError> {
     let listeners = bound.into_iter().map(|it| tokio::spawn(it.serve(routes.clone(), stopped.clone()))).collect();
     Ok(Running {
         addresses,
+        urls,
         admin_token: admin_token.map(|token| token.expose().to_owned()),
         basis,
         pipeline,
         stop,
         listeners,
     })
-}
-
-async fn bind(listener: &Listener) -> Result<Bound, StartError> {
-    let address = listener.address;
-    let socket = bound(address).await.map_err(|error| {
-        let reason = match error.kind() {
-            std::io::ErrorKind::AddrInUse => "another program listens there already".to_owned(),
-            std::io::ErrorKind::PermissionDenied => "you may not listen on this port".to_owned(),
-            std::io::ErrorKind::AddrNotAvailable => "this machine does not have the address".to_owned(),
-            _ => error.to_string(),
-        };
-        StartError::Listen { address, reason }
-    })?;
-    Ok(Bound { socket, rules: Arc::new(ListenerRules::new(listener)) })
-}
-
-/// Binds, waiting a little for an earlier server that was killed: a child it had just forked still holds its sockets
-/// until it becomes another program.
-async fn bound(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let until = tokio::time::Instant::now() + FREED;
-    loop {
-        match TcpListener::bind(address).await {
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tokio::time::Instant::now() < until => {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            result => return result,
-        }
-    }
-}
-
-/// An address that a client on this machine can dial.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let mut address = address;
-    if address.ip().is_unspecified() {
-        let loopback: std::net::IpAddr =
-            if address.is_ipv4() { std::net::Ipv4Addr::LOCALHOST.into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
-        address.set_ip(loopback);
-    }
-    address
 }
 
 impl Running {

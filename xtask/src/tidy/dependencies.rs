@@ -59,11 +59,26 @@ pub(crate) fn check() -> Result<Vec<String>, String> {
     let lock: toml::Value = toml::from_str(&lock).map_err(|error| format!("Cargo.lock: {error}"))?;
     let locked = lock.get("package").and_then(toml::Value::as_array).cloned().unwrap_or_default();
     for name in locked.iter().filter_map(|package| package.get("name")?.as_str()) {
-        if BANNED.contains(&name) {
-            findings.push(format!("the dependency {name} is banned; see `cargo tree -i {name}`"));
+        if BANNED.contains(&name) && is_built(name)? {
+            findings.push(format!("the dependency {name} is banned; see `cargo tree --workspace -i {name}`"));
         }
     }
     Ok(findings)
+}
+
+/// Whether a locked package is a part of what is built. The lock also lists what only an optional part of a dependency
+/// would bring that nothing asks for.
+fn is_built(name: &str) -> Result<bool, String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--workspace", "--locked", "--edges", "normal,build,dev", "--prefix", "none", "--invert", name])
+        .output()
+        .map_err(|error| format!("cargo tree: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    // Nothing is an answer as well: the package is locked and not in the tree.
+    if !output.status.success() && !said.contains("did not match any packages") {
+        return Err(format!("cargo tree --invert {name}: {}", said.trim()));
+    }
+    Ok(!output.stdout.is_empty())
 }
 
 fn room(package: &Value, names: &[&str], findings: &mut Vec<String>) {

@@ -14,4 +14,5 @@ mod routes;
 mod stopping;
 mod streams;
 mod tenants;
+mod tls;
 mod world;

@@ -46,8 +46,8 @@ pub(crate) async fn serve(spec: ServerSpec, data: Option<PathBuf>) -> Result<Exi
         output::note("This is the first start. The administrator `admin` has this token; it is not shown again:");
         output::data(&format!("{token}\n"));
     }
-    for address in &running.addresses {
-        output::note(&format!("towpath serves http://{address} with its data in {}", data.display()));
+    for url in &running.urls {
+        output::note(&format!("towpath serves {url} with its data in {}", data.display()));
     }
     let broken = |error: std::io::Error| Failure::failed(format!("signals cannot be awaited: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(broken)?;

@@ -1,0 +1,175 @@
+//! The sockets on which the server answers.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// One listening socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Listener {
+    /// Address and port; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Host names under which it may be asked, besides its own address and `localhost`. Another Host gets 421.
+    pub hosts: Vec<String>,
+    /// Addresses or networks (`10.0.0.0/8`) whose `X-Forwarded-For`, `-Host` and `-Proto` count.
+    pub trusted_proxies: Vec<String>,
+    /// TLS on this socket; plain HTTP without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+}
+
+impl Default for Listener {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 7080)),
+            hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
+            tls: None,
+        }
+    }
+}
+
+/// How a listener proves who it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Tls {
+    /// PEM file of the certificate and its chain, the certificate itself first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<AbsoluteFile>,
+    /// PEM file of its private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<AbsoluteFile>,
+    /// Further certificates. Each client gets the first one that is made out to the name it asks for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<CertificateFiles>,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CertificateFiles {
+    /// PEM file of the certificate and its chain, the certificate itself first.
+    pub certificate: AbsoluteFile,
+    /// PEM file of its private key.
+    pub key: AbsoluteFile,
+}
+
+impl Tls {
+    /// All certificates that are read from files, in the order in which they are looked through.
+    pub fn files(&self) -> Vec<CertificateFiles> {
+        let first = self.certificate.clone().zip(self.key.clone());
+        let first = first.map(|(certificate, key)| CertificateFiles { certificate, key });
+        first.into_iter().chain(self.more.iter().cloned()).collect()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        match (&self.certificate, &self.key) {
+            (Some(_), None) => Err("certificate: its key is missing; add `key: /path`".into()),
+            (None, Some(_)) => Err("key: its certificate is missing; add `certificate: /path`".into()),
+            (None, None) if self.more.is_empty() => Err("at least `certificate` and `key` are needed".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What is said of a text that is no [`AbsoluteFile`].
+pub(crate) const NOT_A_FILE: &str = "expected the absolute path of a file, as /path or file:/path";
+
+/// The absolute path of a file, written `/path` or `file:/path`. What is no path is not repeated in the error: it may be
+/// a key that somebody put where its file belongs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AbsoluteFile(PathBuf);
+
+impl AbsoluteFile {
+    /// The path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl From<PathBuf> for AbsoluteFile {
+    fn from(path: PathBuf) -> Self {
+        Self(path)
+    }
+}
+
+impl From<AbsoluteFile> for String {
+    fn from(file: AbsoluteFile) -> Self {
+        file.0.display().to_string()
+    }
+}
+
+impl TryFrom<String> for AbsoluteFile {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let path = text.strip_prefix("file:").unwrap_or(&text);
+        if path.starts_with('/') && !path.contains('\n') { Ok(Self(path.into())) } else { Err(NOT_A_FILE) }
+    }
+}
+
+/// What is wrong with the listeners, with its place.
+pub(crate) fn check(listeners: &[Listener]) -> Result<(), String> {
+    if listeners.is_empty() {
+        return Err("spec.listeners: at least one listener is needed".into());
+    }
+    for (index, listener) in listeners.iter().enumerate() {
+        let place = format!("spec.listeners[{index}]");
+        for proxy in &listener.trusted_proxies {
+            check_network(proxy).map_err(|why| format!("{place}.trustedProxies: {proxy:?} {why}"))?;
+        }
+        if let Some(tls) = &listener.tls {
+            tls.check().map_err(|why| format!("{place}.tls: {why}"))?;
+        }
+        let twin = listeners[..index].iter().find(|other| other.address == listener.address);
+        if twin.is_some() && listener.address.port() != 0 {
+            return Err(format!("{place}.address: {} is listed twice", listener.address));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn check_network(text: &str) -> Result<(), &'static str> {
+    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+    let address: std::net::IpAddr = address.parse().map_err(|_| "is not an address or network")?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    match bits.map(str::parse::<u8>) {
+        None => Ok(()),
+        Some(Ok(bits)) if bits <= most => Ok(()),
+        Some(_) => Err("has a prefix length that is out of range"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{ConfigError, ServerSpec, parse_server};
+
+    fn parse(spec: &str) -> Result<ServerSpec, ConfigError> {
+        parse_server("towpath.yaml", &format!("apiVersion: towpath.dev/v1alpha1\nkind: Towpath\nspec:\n{spec}"))
+    }
+
+    fn refused(tls: &str) -> String {
+        parse(&format!("  listeners: [{{tls: {{{tls}}}}}]\n")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_certificate_needs_its_key_and_a_path() {
+        let spec = parse("  listeners: [{tls: {certificate: /c.pem, key: 'file:/k.pem'}}]\n").unwrap();
+        let files = spec.listeners[0].tls.as_ref().unwrap().files();
+        assert_eq!(files.len(), 1);
+        assert_eq!(files[0].key.path(), std::path::Path::new("/k.pem"));
+        assert!(refused("").contains("spec.listeners[0].tls: at least"), "{}", refused(""));
+        assert!(refused("certificate: /c.pem").contains("its key is missing"));
+        assert!(refused("key: /c.pem").contains("its certificate is missing"));
+        assert!(refused("certificate: c.pem, key: /k.pem").contains("absolute path"));
+    }
+
+    #[test]
+    fn a_key_in_place_of_its_file_is_not_printed() {
+        let error = refused("certificate: /c.pem, key: \"-----BEGIN PRIVATE KEY-----\\nhunter2\"");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}

@@ -1,0 +1,77 @@
+//! Programs that serve a test beside the server.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a daemon may take to serve, or to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A program that runs until this is dropped.
+pub struct Daemon {
+    child: Child,
+    log: std::path::PathBuf,
+}
+
+impl Daemon {
+    /// Starts it; what it says goes to the file `log`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(mut command: Command, log: &Path) -> Self {
+        let file = File::create(log).unwrap();
+        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self { child, log: log.to_owned() }
+    }
+
+    /// Waits until it is `ready`.
+    ///
+    /// # Panics
+    /// When it ends, or is not ready after a minute.
+    pub fn wait(&mut self, ready: impl Fn() -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !ready() {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none() && Instant::now() < until, "it does not serve: {ended:?}\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What it said so far.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}:\n{}", self.log.display(), self.said());
+        }
+        // Asked first: it has children of its own to end.
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
+        let until = Instant::now() + PATIENCE;
+        while self.child.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether a program is installed; if not, that is printed.
+pub fn installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // The search path of an ordinary user lacks what only root starts.
+    let found = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    let found = found.map(|dir| dir.join(program)).any(|file| file.is_file());
+    if !found {
+        eprintln!("skipped: {program} is not installed");
+    }
+    found
+}
