@@ -21,7 +21,7 @@ pub use error::ConfigError;
 pub use export::to_yaml;
 pub use listener::{AbsoluteFile, CertificateFiles, Listener, Tls};
 pub use record::{Organisation, Record, Repository, RepositorySpec, User, UserSpec, Visibility, parse_records};
-pub use registry::{Anonymous, RegistrySpec};
+pub use registry::{Anonymous, RegistrySpec, Webhook, WebhookEvent};
 pub use secret::{SecretError, SecretRef};
 pub use server::{Actions, RecordsLocation, Server, ServerSpec, parse_server};
 pub use target::{

@@ -1,10 +1,12 @@
 //! The registry's part of the server's file.
 
 mod anonymous;
+mod webhooks;
 
 use serde::{Deserialize, Serialize};
 
 pub use anonymous::Anonymous;
+pub use webhooks::{Webhook, WebhookEvent};
 
 /// How the registry works.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -13,11 +15,15 @@ pub struct RegistrySpec {
     /// What may be done without credentials, with every image.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub anonymous: Vec<Anonymous>,
+    /// Who is told what happens to images.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<Webhook>,
 }
 
 impl RegistrySpec {
     /// What is wrong with it, with its place.
     pub(crate) fn check(&self) -> Result<(), String> {
-        anonymous::check(&self.anonymous)
+        anonymous::check(&self.anonymous)?;
+        webhooks::check(&self.webhooks)
     }
 }

@@ -1,11 +1,14 @@
 //! How a manifest becomes visible: everything it stands on is there, or nothing happens.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use model::{Algorithm, Digest, ImageName, Tag, Timestamp};
 use oci::{Descriptor, ManifestKind};
 use store::{BlobLease, RecordsError, Tx};
 
 use crate::blobs::{ensure_image, image_id, link, linked_size};
+use crate::events::{ImageAction, ImageEvent};
 use crate::{Registry, RegistryError, now};
 
 /// Whose blobs a manifest may refer to.
@@ -88,6 +91,8 @@ impl Registry {
         tags: &[Tag],
         standing: Standing,
     ) -> Result<Digest, RegistryError> {
+        let announcement = self.announce(self.pushes(name, &candidate, tags));
+        let told = Arc::clone(&announcement);
         let (name, tags, at) = (name.clone(), tags.to_vec(), now());
         let _linking = self.shared.linking.read().await;
         let published = self.records.write(move |tx| {
@@ -102,9 +107,23 @@ impl Registry {
             check(tx, image, &candidate)?;
             insert(tx, image, &candidate, at)?;
             tags.iter().try_for_each(|tag| point(tx, image, tag, &candidate.digest, at))?;
+            told.write(tx)?;
             Ok(candidate.digest)
         });
-        Ok(published.await?)
+        let digest = published.await?;
+        self.announced(&announcement);
+        Ok(digest)
+    }
+
+    /// One event for each tag, or one for a manifest without any.
+    fn pushes(&self, name: &ImageName, candidate: &Candidate, tags: &[Tag]) -> Vec<ImageEvent> {
+        let event = |tag: Option<&Tag>| ImageEvent {
+            tag: tag.cloned(),
+            media_type: Some(candidate.media_type.clone()),
+            size: Some(candidate.content.len() as u64),
+            ..self.event(ImageAction::Push, name, Some(candidate.digest))
+        };
+        if tags.is_empty() { vec![event(None)] } else { tags.iter().map(|tag| event(Some(tag))).collect() }
     }
 }
 

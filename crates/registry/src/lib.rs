@@ -11,6 +11,7 @@ mod blobs;
 mod collect;
 mod commit;
 mod error;
+mod events;
 pub mod http;
 mod listing;
 mod manifests;
@@ -26,6 +27,7 @@ use tokio::sync::RwLock;
 pub use blobs::LinkedBlob;
 pub use collect::Collected;
 pub use error::RegistryError;
+pub use events::{ENVELOPE, ImageAction, ImageEvent, Subscription};
 pub use listing::{Page, Referrer};
 pub use manifests::ManifestRecord;
 pub use reference::Reference;
@@ -36,6 +38,8 @@ pub struct Registry {
     records: Records,
     blobs: Blobs,
     shared: Arc<Shared>,
+    /// Who does what is done, for those who are told.
+    actor: Arc<str>,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +48,7 @@ struct Shared {
     /// bytes of blobs that no record names. So a blob is always leased, recorded or gone.
     linking: RwLock<()>,
     sessions: uploads::Sessions,
+    watch: events::Watch,
 }
 
 impl Registry {
@@ -52,8 +57,9 @@ impl Registry {
     /// # Errors
     /// When the tables cannot be made, or a newer program made them.
     pub async fn open(records: Records, blobs: Blobs) -> Result<Self, RegistryError> {
+        store::log::install(&records).await?;
         records.migrate("registry", schema::STEPS).await?;
-        Ok(Self { records, blobs, shared: Arc::default() })
+        Ok(Self { records, blobs, shared: Arc::default(), actor: "towpath".into() })
     }
 
     /// Where the bytes are.

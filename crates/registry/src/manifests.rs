@@ -1,11 +1,14 @@
 //! Reading and deleting manifests and tags.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use model::{Digest, ImageName, Tag};
 use oci::ManifestKind;
 use store::{RecordsError, Tx};
 
 use crate::blobs::{image_id, refuse_if_used};
+use crate::events::{ImageAction, ImageEvent};
 use crate::{Reference, Registry, RegistryError};
 
 /// A manifest as it was pushed, byte for byte.
@@ -92,6 +95,9 @@ impl Registry {
     /// # Errors
     /// When there is no such tag.
     pub async fn delete_tag(&self, name: &ImageName, tag: &Tag) -> Result<(), RegistryError> {
+        let event = ImageEvent { tag: Some(tag.clone()), ..self.event(ImageAction::Delete, name, None) };
+        let announcement = self.announce(vec![event]);
+        let told = Arc::clone(&announcement);
         let (name, tag) = (name.clone(), tag.clone());
         let deleted = self.records.write(move |tx| {
             let unknown = || RegistryError::ManifestUnknown {
@@ -103,9 +109,11 @@ impl Registry {
             if tx.execute(sql, &[image.into(), tag.as_str().as_bytes().into()])? == 0 {
                 return Err(unknown().into());
             }
-            Ok(())
+            told.write(tx)
         });
-        Ok(deleted.await?)
+        deleted.await?;
+        self.announced(&announcement);
+        Ok(())
     }
 
     /// Takes a manifest and all tags that point to it away. Its blobs stay until they are collected.
@@ -113,6 +121,8 @@ impl Registry {
     /// # Errors
     /// When the image does not have it, or an index of the image refers to it.
     pub async fn delete_manifest(&self, name: &ImageName, digest: &Digest) -> Result<(), RegistryError> {
+        let announcement = self.announce(vec![self.event(ImageAction::Delete, name, Some(*digest))]);
+        let told = Arc::clone(&announcement);
         let (name, digest) = (name.clone(), *digest);
         let deleted = self.records.write(move |tx| {
             let unknown = || RegistryError::ManifestUnknown {
@@ -126,8 +136,11 @@ impl Registry {
                 return Err(unknown().into());
             }
             tx.execute("DELETE FROM registry_references WHERE image = $1 AND manifest = $2", &key)?;
-            tx.execute("DELETE FROM registry_tags WHERE image = $1 AND digest = $2", &key).map(drop)
+            tx.execute("DELETE FROM registry_tags WHERE image = $1 AND digest = $2", &key)?;
+            told.write(tx)
         });
-        Ok(deleted.await?)
+        deleted.await?;
+        self.announced(&announcement);
+        Ok(())
     }
 }

@@ -11,10 +11,12 @@ mod extract;
 mod git_http;
 mod listen;
 mod origin;
+mod outbound;
 mod patience;
 mod problem;
 mod serve;
 mod tls;
 
 pub use origin::{ListenerRules, Misdirected, Origin, Scheme};
+pub use outbound::OutboundError;
 pub use serve::{Running, ServeOptions, StartError, start};

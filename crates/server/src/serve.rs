@@ -16,8 +16,9 @@ use crate::app::App;
 use crate::bind::bind;
 use crate::core::Core;
 use crate::origin::Origin;
+use crate::outbound::OutboundError;
 use crate::problem::Problem;
-use crate::{api, git_http};
+use crate::{api, git_http, outbound};
 use registry::http::{RegistryHttp, TOKEN_PATH};
 
 /// What to serve.
@@ -50,6 +51,9 @@ pub enum StartError {
     /// The rooms.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// What leaves the house.
+    #[error(transparent)]
+    Outbound(#[from] OutboundError),
     /// The first administrator.
     #[error("the first administrator cannot be made: {0}")]
     Administrator(#[from] access::AccessError),
@@ -69,6 +73,7 @@ pub struct Running {
     pub pipeline: Option<Pipeline>,
     stop: watch::Sender<bool>,
     listeners: Vec<JoinHandle<()>>,
+    sending: Option<JoinHandle<()>>,
 }
 
 /// Binds, opens the rooms and serves.
@@ -86,11 +91,14 @@ pub async fn start(options: ServeOptions) -> Result<Running, StartError> {
         true => None,
         false => Some(Box::pin(pipeline::open(&basis, &options.spec, &url)).await?),
     };
-    // Last, so that no token is made of which nobody hears.
-    let admin_token = basis.access.bootstrap().await?;
     let (stop, stopped) = watch::channel(false);
     let core = Core::new(&basis, stopped.clone());
+    let webhooks = options.spec.registry.as_ref().map_or(&[][..], |registry| &registry.webhooks);
+    let sender = outbound::open(&core, webhooks)?;
+    // Last, so that no token is made of which nobody hears.
+    let admin_token = basis.access.bootstrap().await?;
     tokio::spawn(core.clone().keep_house());
+    let sending = sender.map(|sender| tokio::spawn(outbound::run(core.clone(), sender)));
     let routes = routes(core, pipeline.as_ref());
     let listeners = bound.into_iter().map(|it| tokio::spawn(it.serve(routes.clone(), stopped.clone()))).collect();
     Ok(Running {
@@ -101,6 +109,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, StartError> {
         pipeline,
         stop,
         listeners,
+        sending,
     })
 }
 
@@ -111,6 +120,9 @@ impl Running {
         self.stop.send_replace(true);
         for listener in self.listeners {
             let _ = listener.await;
+        }
+        if let Some(sending) = self.sending {
+            let _ = sending.await;
         }
         if let Some(pipeline) = self.pipeline {
             pipeline.stop().await;

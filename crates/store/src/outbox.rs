@@ -148,6 +148,25 @@ pub fn failed(tx: &mut Tx<'_>, id: i64, now: Timestamp, error: &str) -> Result<S
     Ok(state)
 }
 
+/// The message is given up at once: its receiver wants no more of it.
+///
+/// # Errors
+/// As [`Tx::execute`].
+pub fn give_up(tx: &mut Tx<'_>, id: i64, error: &str) -> Result<(), RecordsError> {
+    let sql = "UPDATE outbox SET state = $2, error = $3 WHERE id = $1 AND state = $4";
+    let (dead, waiting) = (State::Dead.name(), State::Waiting.name());
+    tx.execute(sql, &[id.into(), dead.into(), error.into(), waiting.into()]).map(drop)
+}
+
+/// Forgets messages that arrived, and were last tried before `before`. From then on their keys may be used again.
+///
+/// # Errors
+/// As [`Tx::execute`].
+pub fn forget(tx: &mut Tx<'_>, before: Timestamp) -> Result<u64, RecordsError> {
+    let sql = "DELETE FROM outbox WHERE state = $1 AND due < $2";
+    tx.execute(sql, &[State::Done.name().into(), before.into()])
+}
+
 /// Messages for people, newest first; only those in `state` if one is given.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::{HeaderName, Method, StatusCode, header};
 use model::ImageName;
 
+use crate::events::{ImageAction, ImageEvent};
 use crate::http::blobs::has_it;
 use crate::http::failure::Failure;
 use crate::http::{CONTENT_DIGEST, RegistryHttp, body, empty, value};
@@ -22,7 +23,7 @@ impl RegistryHttp {
         image: &ImageName,
         reference: &Reference,
     ) -> Result<Response, Failure> {
-        self.require(parts, Action::Read, image).await?;
+        let caller = self.require(parts, Action::Read, image).await?;
         let unknown =
             || RegistryError::ManifestUnknown { image: image.clone(), reference: Box::new(reference.clone()) };
         let record = self.registry.manifest(image, reference).await?.ok_or_else(unknown)?;
@@ -37,6 +38,13 @@ impl RegistryHttp {
         }
         headers.insert(header::CONTENT_LENGTH, record.bytes.len().into());
         if parts.method == Method::GET {
+            self.registry.announce_pull(|registry| ImageEvent {
+                tag: reference.tag().cloned(),
+                media_type: Some(record.media_type.clone()),
+                size: Some(record.bytes.len() as u64),
+                actor: caller.principal.to_string().into(),
+                ..registry.event(ImageAction::Pull, image, Some(record.digest))
+            });
             *response.body_mut() = record.bytes.into();
         }
         Ok(response)
@@ -49,7 +57,7 @@ impl RegistryHttp {
         reference: &Reference,
         body: Body,
     ) -> Result<Response, Failure> {
-        self.require(parts, Action::Write, image).await?;
+        let caller = self.require(parts, Action::Write, image).await?;
         let bytes = body::collect(body, oci::MAX_MANIFEST).await?;
         let said = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let guessed = || oci::guess_media_type(&bytes);
@@ -59,7 +67,8 @@ impl RegistryHttp {
             Reference::Tag(tag) => (std::slice::from_ref(tag), None),
             Reference::Digest(digest) => (&[][..], Some(digest)),
         };
-        let (digest, subject) = self.registry.push(image, bytes, &media_type, tags, expected).await?;
+        let registry = self.registry.acting_for(&caller.principal.to_string());
+        let (digest, subject) = registry.push(image, bytes, &media_type, tags, expected).await?;
         let mut response = empty(StatusCode::CREATED);
         let headers = response.headers_mut();
         headers.insert(header::LOCATION, value(format!("/v2/{image}/manifests/{digest}")));
@@ -76,10 +85,11 @@ impl RegistryHttp {
         image: &ImageName,
         reference: &Reference,
     ) -> Result<Response, Failure> {
-        self.require(parts, Action::Delete, image).await?;
+        let caller = self.require(parts, Action::Delete, image).await?;
+        let registry = self.registry.acting_for(&caller.principal.to_string());
         match reference {
-            Reference::Tag(tag) => self.registry.delete_tag(image, tag).await?,
-            Reference::Digest(digest) => self.registry.delete_manifest(image, digest).await?,
+            Reference::Tag(tag) => registry.delete_tag(image, tag).await?,
+            Reference::Digest(digest) => registry.delete_manifest(image, digest).await?,
         }
         Ok(empty(StatusCode::ACCEPTED))
     }

@@ -15,4 +15,5 @@ mod stopping;
 mod streams;
 mod tenants;
 mod tls;
+mod webhooks;
 mod world;
