@@ -83,6 +83,18 @@ impl Registry {
         Ok(linked.await?)
     }
 
+    /// At most `limit` images that have a blob. Whether the client may know of them is the caller's question.
+    pub(crate) async fn images_with(&self, digest: &Digest, limit: usize) -> Result<Vec<ImageName>, RegistryError> {
+        let (digest, limit) = (*digest, i64::try_from(limit).unwrap_or(i64::MAX));
+        let found = self.records.read(move |tx| {
+            let sql = "SELECT i.name FROM registry_blobs b JOIN registry_images i ON i.id = b.image
+                       WHERE b.digest = $1 ORDER BY b.image LIMIT $2";
+            let rows = tx.query(sql, &[(&digest).into(), limit.into()])?;
+            rows.iter().map(|row| crate::listing::image_name(row, 0)).collect()
+        });
+        Ok(found.await?)
+    }
+
     /// Makes a blob of `from` part of `name`, without sending it again. False if `from` does not have it. The caller has
     /// asked whether the client may read `from`.
     pub(crate) async fn mount(

@@ -78,7 +78,7 @@ pub fn token_router(state: RegistryHttp) -> Router {
 
 async fn serve(State(state): State<RegistryHttp>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let outcome = match Route::parse(parts.uri.path()) {
+    let outcome = match Route::parse(&parts.method, parts.uri.path()) {
         Ok(route) => Box::pin(state.dispatch(&parts, route, body)).await,
         Err(failure) => Err(failure),
     };

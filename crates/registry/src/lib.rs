@@ -12,6 +12,7 @@ mod collect;
 mod commit;
 mod error;
 mod events;
+mod fallback;
 pub mod http;
 mod listing;
 mod manifests;

@@ -50,6 +50,14 @@ fn text(row: &Row, column: usize) -> Result<String, RecordsError> {
     String::from_utf8(bytes).map_err(|error| RecordsError::Unreadable { column, why: error.to_string() })
 }
 
+pub(crate) fn tag(row: &Row, column: usize) -> Result<Tag, RecordsError> {
+    text(row, column)?.parse().map_err(|why| RecordsError::Unreadable { column, why: format!("{why}") })
+}
+
+pub(crate) fn image_name(row: &Row, column: usize) -> Result<ImageName, RecordsError> {
+    text(row, column)?.parse().map_err(|why| RecordsError::Unreadable { column, why: format!("{why}") })
+}
+
 impl Registry {
     /// At most `limit` tags of an image that come after `after`, with what they point to; nothing if there is no such
     /// image.
@@ -67,12 +75,8 @@ impl Registry {
             let Some(image) = image_id(tx, &name)? else { return Ok(None) };
             let sql = "SELECT tag, digest FROM registry_tags WHERE image = $1 AND tag > $2 ORDER BY tag LIMIT $3";
             let rows = tx.query(sql, &[image.into(), after.into(), one_more(limit).into()])?;
-            let tag = |row: &Row| {
-                let tag = text(row, 0)?;
-                let tag = tag.parse().map_err(|why| RecordsError::Unreadable { column: 0, why: format!("{why}") })?;
-                Ok((tag, row.parse(1)?))
-            };
-            let tags = rows.iter().map(tag).collect::<Result<_, RecordsError>>()?;
+            let tags = rows.iter().map(|row| Ok((tag(row, 0)?, row.parse(1)?)));
+            let tags = tags.collect::<Result<_, RecordsError>>()?;
             Ok(Some(Page::of(tags, limit)))
         });
         Ok(found.await?)
@@ -87,10 +91,7 @@ impl Registry {
         let found = self.records.read(move |tx| {
             let sql = "SELECT name FROM registry_images WHERE name > $1 ORDER BY name LIMIT $2";
             let rows = tx.query(sql, &[after.into(), one_more(limit).into()])?;
-            let image = |row: &Row| {
-                text(row, 0)?.parse().map_err(|why| RecordsError::Unreadable { column: 0, why: format!("{why}") })
-            };
-            Ok(Page::of(rows.iter().map(image).collect::<Result<_, RecordsError>>()?, limit))
+            Ok(Page::of(rows.iter().map(|row| image_name(row, 0)).collect::<Result<_, RecordsError>>()?, limit))
         });
         Ok(found.await?)
     }

@@ -106,6 +106,12 @@ impl RegistryHttp {
         allowed.map_err(|failure| if caller.claims.is_some() { failure.for_token() } else { failure })
     }
 
+    /// Whether a caller may read an image: with their token, or because everybody may.
+    pub(super) async fn may_read(&self, caller: &Caller, image: &ImageName) -> bool {
+        self.require_of(caller, Action::Read, image).await.is_ok()
+            || self.allowed(&Principal::Anonymous, Action::Read, image).await.is_ok()
+    }
+
     async fn allowed(&self, principal: &Principal, action: Action, image: &ImageName) -> Result<Authorized, Failure> {
         let reading = action == Action::Read;
         let asked = self.access.authorize(principal, action, Resource::Image(image.clone())).await;

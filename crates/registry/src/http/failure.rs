@@ -51,7 +51,7 @@ impl Failure {
     }
 
     pub fn no_such_path() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "NAME_INVALID", "this path is not part of the registry's protocol")
+        Self::new(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "this path is not part of the registry's protocol")
     }
 
     pub fn method(allowed: &'static str) -> Self {
@@ -63,8 +63,8 @@ impl Failure {
         Self::new(StatusCode::BAD_REQUEST, "NAME_INVALID", error)
     }
 
-    pub fn tag(error: impl ToString) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "TAG_INVALID", error)
+    pub fn no_such_tag(error: impl ToString) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", error)
     }
 
     pub fn digest(error: impl ToString) -> Self {

@@ -5,13 +5,20 @@ use axum::body::Body;
 use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderName, Method, StatusCode, header};
-use model::ImageName;
+use model::{ImageName, Tag};
 
 use crate::events::{ImageAction, ImageEvent};
 use crate::http::blobs::has_it;
 use crate::http::failure::Failure;
+use crate::http::form::Form;
 use crate::http::{CONTENT_DIGEST, RegistryHttp, body, empty, value};
 use crate::{Reference, RegistryError};
+
+/// Tells a client which tags point to the manifest it pushed.
+const TAGS: HeaderName = HeaderName::from_static("oci-tag");
+
+/// The most tags that are given to a manifest at a time.
+const MAX_TAGS: usize = 100;
 
 /// Tells a client that the manifest it pushed is listed as a referrer.
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
@@ -63,14 +70,19 @@ impl RegistryHttp {
         let guessed = || oci::guess_media_type(&bytes);
         let media_type = said.map(str::to_owned).or_else(guessed);
         let media_type = media_type.ok_or_else(|| Failure::manifest("the Content-Type header is missing"))?;
+        let query = Form::parse(parts.uri.query().unwrap_or_default());
         let (tags, expected) = match reference {
-            Reference::Tag(tag) => (std::slice::from_ref(tag), None),
-            Reference::Digest(digest) => (&[][..], Some(digest)),
+            Reference::Tag(tag) => (vec![tag.clone()], query.get("digest").map(str::parse).transpose()),
+            Reference::Digest(digest) => (wanted_tags(&query)?, Ok(Some(*digest))),
         };
+        let expected = expected.map_err(Failure::digest)?;
         let registry = self.registry.acting_for(&caller.principal.to_string());
-        let (digest, subject) = registry.push(image, bytes, &media_type, tags, expected).await?;
+        let (digest, subject) = registry.push(image, bytes, &media_type, &tags, expected.as_ref()).await?;
         let mut response = empty(StatusCode::CREATED);
         let headers = response.headers_mut();
+        if !tags.is_empty() {
+            headers.insert(TAGS, value(tags.iter().map(Tag::as_str).collect::<Vec<_>>().join(", ")));
+        }
         headers.insert(header::LOCATION, value(format!("/v2/{image}/manifests/{digest}")));
         headers.insert(CONTENT_DIGEST, value(digest));
         if let Some(subject) = subject {
@@ -89,8 +101,18 @@ impl RegistryHttp {
         let registry = self.registry.acting_for(&caller.principal.to_string());
         match reference {
             Reference::Tag(tag) => registry.delete_tag(image, tag).await?,
-            Reference::Digest(digest) => registry.delete_manifest(image, digest).await?,
+            Reference::Digest(digest) => registry.delete_referrer(image, digest).await?,
         }
         Ok(empty(StatusCode::ACCEPTED))
     }
+}
+
+/// The tags that a manifest is pushed with by its digest: `?tag=a&tag=b`.
+fn wanted_tags(query: &Form) -> Result<Vec<Tag>, Failure> {
+    let tags = query.all("tag").map(str::parse).collect::<Result<Vec<Tag>, _>>().map_err(Failure::manifest)?;
+    if tags.len() > MAX_TAGS {
+        let message = format!("at most {MAX_TAGS} tags are taken at a time");
+        return Err(Failure::new(StatusCode::URI_TOO_LONG, "MANIFEST_INVALID", message));
+    }
+    Ok(tags)
 }

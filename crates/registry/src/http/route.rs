@@ -1,5 +1,6 @@
 //! Paths below `/v2`, parsed once.
 
+use http::Method;
 use model::{Digest, ImageName};
 use percent_encoding::percent_decode_str;
 
@@ -29,7 +30,9 @@ pub(super) enum Route {
 
 impl Route {
     /// Reads a path. Names hold slashes, so it is read from its end: what stands before the last known word is the name.
-    pub fn parse(path: &str) -> Result<Self, Failure> {
+    ///
+    /// What cannot be a tag is an error only to who writes it: to anybody else there is no such manifest.
+    pub fn parse(method: &Method, path: &str) -> Result<Self, Failure> {
         let rest = path.strip_prefix("/v2").ok_or_else(Failure::no_such_path)?;
         let rest = rest.strip_prefix('/').unwrap_or(rest);
         if rest.is_empty() {
@@ -52,7 +55,8 @@ impl Route {
                 let image = image(name)?;
                 let reference = reference.parse().map_err(|error| match reference.contains(':') {
                     true => Failure::digest(error),
-                    false => Failure::tag(error),
+                    false if method == Method::PUT => Failure::manifest(error),
+                    false => Failure::no_such_tag(error),
                 })?;
                 Ok(Self::Manifest { image, reference })
             }
@@ -116,10 +120,10 @@ mod tests {
             ),
             ("/v2/tags/list/tags/list", Route::Tags { image: name("tags/list") }),
         ] {
-            assert_eq!(Route::parse(path).ok(), Some(wanted), "{path}");
+            assert_eq!(Route::parse(&Method::GET, path).ok(), Some(wanted), "{path}");
         }
         let path = format!("/v2/a/blobs/sha256%3A{HEX}");
-        assert_eq!(Route::parse(&path).ok(), Some(Route::Blob { image: name("a"), digest }));
+        assert_eq!(Route::parse(&Method::GET, &path).ok(), Some(Route::Blob { image: name("a"), digest }));
     }
 
     #[test]
@@ -145,16 +149,16 @@ mod tests {
             "/v2x",
             "/v2/%ff/manifests/x",
         ] {
-            assert!(Route::parse(path).is_err(), "{path}");
+            assert!(Route::parse(&Method::GET, path).is_err(), "{path}");
         }
         let long = format!("/v2/{}/manifests/x", "a/".repeat(200));
-        assert!(Route::parse(&long).is_err());
+        assert!(Route::parse(&Method::GET, &long).is_err());
     }
 
     proptest! {
         #[test]
         fn never_panics(path in ".*") {
-            let _ = Route::parse(&format!("/v2/{path}"));
+            let _ = Route::parse(&Method::PUT, &format!("/v2/{path}"));
         }
     }
 }

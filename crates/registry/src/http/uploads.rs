@@ -4,8 +4,8 @@ use access::Action;
 use axum::body::{Body, HttpBody};
 use axum::response::Response;
 use http::request::Parts;
-use http::{HeaderName, StatusCode, header};
-use model::{Digest, ImageName};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use model::{Algorithm, Digest, ImageName};
 
 use crate::http::auth::Caller;
 use crate::http::body::{Sink, receive};
@@ -13,6 +13,15 @@ use crate::http::failure::Failure;
 use crate::http::form::Form;
 use crate::http::{CONTENT_DIGEST, RegistryHttp, empty, range, value};
 use crate::uploads::{MAX_BLOB, Session};
+
+/// What the parts of an upload should have at least, in bytes; smaller ones are taken as well.
+const CHUNK_LEAST: &str = "65536";
+
+/// Where clients read [`CHUNK_LEAST`].
+const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
+
+/// The most images that are asked for a blob whose source the client does not name.
+const MOST_SOURCES: usize = 16;
 
 /// The id of an upload.
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
@@ -31,12 +40,18 @@ impl RegistryHttp {
             let digest: Digest = digest.parse().map_err(Failure::digest)?;
             return self.whole_blob(image, &digest, body).await;
         }
+        if let Some(algorithm) = query.get("digest-algorithm") {
+            check_algorithm(algorithm)?;
+        }
         let session = self.registry.begin_upload(image, &caller.subject(), &caller.principal).await?;
-        Ok(progress(&session, 0, StatusCode::ACCEPTED))
+        let mut response = progress(&session, 0, StatusCode::ACCEPTED);
+        response.headers_mut().insert(CHUNK_MIN_LENGTH, HeaderValue::from_static(CHUNK_LEAST));
+        Ok(response)
     }
 
-    /// Whether a blob of another image is now one of this. Whoever may not read the other image learns nothing: to them
-    /// it is as if that did not have the blob, and they send it themselves.
+    /// Whether a blob of another image is now one of this; without a name, of any that the caller may read. Whoever may
+    /// not read the other image learns nothing: to them it is as if that did not have the blob, and they send it
+    /// themselves.
     async fn mount(
         &self,
         caller: &Caller,
@@ -44,11 +59,16 @@ impl RegistryHttp {
         digest: &Digest,
         from: Option<&str>,
     ) -> Result<bool, Failure> {
-        let Some(from) = from.and_then(|from| from.parse::<ImageName>().ok()) else { return Ok(false) };
-        if self.require_of(caller, Action::Read, &from).await.is_err() {
-            return Ok(false);
+        let sources = match from {
+            Some(from) => from.parse().into_iter().collect(),
+            None => self.registry.images_with(digest, MOST_SOURCES).await?,
+        };
+        for source in sources {
+            if self.may_read(caller, &source).await && self.registry.mount(image, digest, &source).await? {
+                return Ok(true);
+            }
         }
-        Ok(self.registry.mount(image, digest, &from).await?)
+        Ok(false)
     }
 
     async fn whole_blob(&self, image: &ImageName, digest: &Digest, mut body: Body) -> Result<Response, Failure> {
@@ -141,6 +161,15 @@ impl RegistryHttp {
             _ => Ok(offset),
         }
     }
+}
+
+/// Says early that a digest of this kind will not be taken.
+fn check_algorithm(name: &str) -> Result<(), Failure> {
+    if [Algorithm::Sha256, Algorithm::Sha512].iter().any(|known| known.name() == name) {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(40).collect();
+    Err(Failure::digest(format!("digest-algorithm {shown:?} is not supported: sha256 or sha512")))
 }
 
 /// Where an upload goes on: without a host, so that it is right under every name of this registry.

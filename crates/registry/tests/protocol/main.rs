@@ -9,5 +9,6 @@ mod mount;
 mod pulling;
 mod site;
 mod skopeo;
+mod tagging;
 mod tokens;
 mod uploads;

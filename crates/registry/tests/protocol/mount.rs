@@ -31,6 +31,24 @@ async fn mount_needs_the_right_to_read_the_source() {
 }
 
 #[tokio::test]
+async fn without_a_source_any_that_may_be_read_will_do() {
+    let site = Site::start().await;
+    let secret = site.push_blob("alice/site", b"secret").await;
+    let open = site.push_blob("alice/open", b"open").await;
+    let path = |digest: &model::Digest| format!("/v2/bob/copy/blobs/uploads/?mount={digest}");
+    assert_eq!(site.bob(Method::POST, &path(&open)).send().await.unwrap().status(), 201);
+    // Alice's own is not bob's to find, whatever he knows of it.
+    assert_eq!(site.bob(Method::POST, &path(&secret)).send().await.unwrap().status(), 202);
+    assert_eq!(site.bob(Method::POST, &path(&sha256(b"absent"))).send().await.unwrap().status(), 202);
+    // A narrow token does not reach what its owner may read, but what everybody may.
+    let narrow = site.token("alice", &site.alice, &["repository:alice/copy:pull,push"]).await;
+    for (digest, status) in [(&secret, 202), (&open, 201)] {
+        let path = format!("/v2/alice/copy/blobs/uploads/?mount={digest}");
+        assert_eq!(site.request(Method::POST, &path).bearer_auth(&narrow).send().await.unwrap().status(), status);
+    }
+}
+
+#[tokio::test]
 async fn a_token_without_the_source_scope_falls_back_too() {
     let site = Site::start().await;
     let blob = site.push_blob("alice/site", b"layer").await;
