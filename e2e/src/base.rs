@@ -50,7 +50,18 @@ const APPLETS: &[&str] = &[
     "chmod",
 ];
 
-fn layer() -> (Vec<u8>, String) {
+/// What an image has besides busybox.
+#[derive(Clone, Copy, Debug)]
+pub struct Image<'a> {
+    /// Files below `/www`, with what they hold.
+    pub files: &'a [(&'a str, &'a str)],
+    /// What it runs.
+    pub command: &'a [&'a str],
+    /// The commit that it says it was made of.
+    pub revision: Option<&'a str>,
+}
+
+fn layer(files: &[(&str, &str)]) -> (Vec<u8>, String) {
     let mut tar = tar::Builder::new(Vec::new());
     let mut directory = |path: &str| {
         let mut header = tar::Header::new_gnu();
@@ -71,6 +82,9 @@ fn layer() -> (Vec<u8>, String) {
     file(&mut tar, "bin/busybox", 0o755, &busybox().expect("busybox-static"));
     file(&mut tar, "etc/passwd", 0o644, b"root:x:0:0:root:/:/bin/sh\n");
     file(&mut tar, "etc/group", 0o644, b"root:x:0:\n");
+    for (name, text) in files {
+        file(&mut tar, &format!("www/{name}"), 0o644, text.as_bytes());
+    }
     for applet in APPLETS {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
@@ -88,16 +102,25 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
-/// Pushes the image to `name:tag` through `/v2`.
+/// Pushes an image of busybox alone to `name:tag` through `/v2`.
+///
+/// # Panics
+/// As [`push_image`].
+pub fn push_base(world: &World, name: &str, tag: &str) {
+    push_image(world, name, tag, Image { files: &[], command: &["sh"], revision: None });
+}
+
+/// Pushes an image to `name:tag` through `/v2`.
 ///
 /// # Panics
 /// When there is no busybox or the registry refuses it.
-pub fn push_base(world: &World, name: &str, tag: &str) {
-    let (layer, diff_id) = layer();
+pub fn push_image(world: &World, name: &str, tag: &str, image: Image<'_>) {
+    let (layer, diff_id) = layer(image.files);
+    let labels = image.revision.map(|commit| json!({ "org.opencontainers.image.revision": commit }));
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",
-        "config": { "Env": ["PATH=/bin"], "Cmd": ["sh"] },
+        "config": { "Env": ["PATH=/bin"], "Cmd": image.command, "Labels": labels },
         "rootfs": { "type": "layers", "diff_ids": [diff_id] },
     })
     .to_string()

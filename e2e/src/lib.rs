@@ -18,7 +18,7 @@ mod site;
 mod world;
 
 pub use asker::{Asked, Asker};
-pub use base::{busybox, push_base};
+pub use base::{Image, busybox, push_base, push_image};
 pub use command::{Finished, finish};
 pub use daemon::{Daemon, installed};
 pub use delivery::page;

@@ -25,6 +25,6 @@ pub use registry::{Anonymous, RegistrySpec, Webhook, WebhookEvent};
 pub use secret::{SecretError, SecretRef};
 pub use server::{Actions, RecordsLocation, Server, ServerSpec, parse_server};
 pub use target::{
-    Budgets, BuildSpec, Deploy, DeployEngine, GitOps, HealthIdentity, HealthSpec, Producer, Service, Target,
-    TargetSpec, parse_target_spec,
+    Budgets, BuildSpec, Deploy, DeployEngine, ExternalProducer, GitOps, HealthIdentity, HealthSpec, Producer, Service,
+    Target, TargetSpec, parse_target_spec,
 };

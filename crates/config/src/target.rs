@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use model::{ImageName, RefName, RepoName, Stage};
+use model::{ImageName, RefName, RepoName, Stage, TagPattern};
 use serde::{Deserialize, Serialize};
 
 use crate::{ConfigError, Metadata};
@@ -134,6 +134,13 @@ pub struct JobProducer {
 pub struct ExternalProducer {
     /// Its name, for the status.
     pub system: String,
+    /// The tags that count; the newest of them is what runs. All by default.
+    #[serde(default = "TagPattern::all", skip_serializing_if = "is_all")]
+    pub tags: TagPattern,
+}
+
+fn is_all(tags: &TagPattern) -> bool {
+    *tags == TagPattern::all()
 }
 
 /// How a service shows that it lives and which build it is.
@@ -318,10 +325,14 @@ impl Service {
                 check_path(&format!("{at}.build.context"), &build.context)?;
                 check_path(&format!("{at}.build.dockerfile"), &build.dockerfile)?;
             }
+            [Producer::External(external)] if external.system.trim().is_empty() => {
+                return Err(format!("{at}.external.system: is empty; expected the name of who pushes {}", self.image));
+            }
+            [Producer::External(_)] => {}
             [] => return Err(format!("{at}: the image {} has no producer: give it a `build:` block", self.image)),
-            [other] => {
-                let key = other.key();
-                return Err(format!("{at}.{key}: images from `{key}` cannot be delivered yet; use a `build:` block"));
+            [Producer::Job(_)] => {
+                let hint = "use a `build:` block, or `external` for whoever pushes it";
+                return Err(format!("{at}.job: images from `job` cannot be delivered yet; {hint}"));
             }
             _ => {
                 let keys = keys.join("` and `");

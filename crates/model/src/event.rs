@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cause, CommitId, DeliveryId, Digest, JobId, Outcome, PinnedImage, RefName, RepoId, RepoName, RunId, SnapshotRef,
-    Stage, TargetId, Timestamp,
+    Cause, CommitId, DeliveryId, Digest, ImageName, JobId, Outcome, PinnedImage, RefName, RepoId, RepoName, RunId,
+    SnapshotRef, Stage, TargetId, Timestamp,
 };
 
 /// What made a delivery.
@@ -35,6 +35,13 @@ pub enum Trigger {
         /// The run whose images come back.
         to: RunId,
     },
+    /// An outside system pushed an image.
+    Image {
+        /// The image.
+        image: ImageName,
+        /// The manifest that is to run.
+        digest: Digest,
+    },
 }
 
 impl Trigger {
@@ -46,6 +53,7 @@ impl Trigger {
             Self::Schedule { .. } => "schedule",
             Self::Retry { .. } => "retry",
             Self::Rollback { .. } => "rollback",
+            Self::Image { .. } => "registry_package",
         }
     }
 }

@@ -53,11 +53,15 @@ impl Context {
         self.state.targets.get(&run).ok_or_else(|| Cause::new(format!("there is no target run {run}")))
     }
 
+    fn images(&self) -> RegistryImages {
+        RegistryImages::new(self.rooms.registry.clone(), self.rooms.blobs.clone())
+    }
+
     /// The base images that builds of this delivery's repository may stand on.
     fn base_images(&self) -> BaseImagesOf {
         let rooms = &self.rooms;
         BaseImagesOf {
-            images: RegistryImages::new(rooms.registry.clone(), rooms.blobs.clone()),
+            images: self.images(),
             access: rooms.access.clone(),
             repository: self.state.delivery.repository_name.clone(),
             hosts: rooms.registry_hosts.clone(),

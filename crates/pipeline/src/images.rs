@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use access::{Access, Action, Principal, Resource};
 use build::{BaseImageError, BaseImages, BoxFuture, ResolvedImage};
 use deploy::{ImagesError, RunnableImage};
-use model::{ImageName, ImageRef, PinnedImage, RepoName, Tag};
+use model::{CommitId, ImageName, ImageRef, PinnedImage, RepoName, Tag};
 use oci::{Descriptor, ImageConfig, Manifest, ManifestKind, Platform};
 use registry::{ManifestRecord, Reference, Registry};
 use store::{BlobLease, Blobs};
@@ -37,6 +37,14 @@ impl RegistryImages {
 
     async fn record(&self, name: &ImageName, reference: &Reference) -> Result<Option<ManifestRecord>, String> {
         self.registry.manifest(name, reference).await.map_err(|error| error.to_string())
+    }
+
+    /// The commit that an image says it was made of (`org.opencontainers.image.revision`), if it says one.
+    pub(crate) async fn revision(&self, image: &PinnedImage) -> Result<Option<CommitId>, String> {
+        let Some(record) = self.record(&image.name, &Reference::Digest(image.digest)).await? else { return Ok(None) };
+        let found = self.runnable(&image.name, record, &Platform::here()).await?;
+        let labels = found.map(|(_, config)| config.config.labels).unwrap_or_default();
+        Ok(labels.get("org.opencontainers.image.revision").and_then(|commit| commit.parse().ok()))
     }
 
     /// The manifest and configuration for `platform` of what `record` is.

@@ -20,6 +20,7 @@ mod journal;
 mod live;
 mod logs;
 mod open;
+mod outside;
 mod rooms;
 pub mod secrets;
 mod start;

@@ -50,6 +50,7 @@ impl Pipeline {
         let pipeline = Self { rooms, journal, engine: sender, recorded };
         tokio::spawn(engine.run());
         pipeline.reconcile().await?;
+        pipeline.follow_images();
         pipeline.keep_house();
         Ok(pipeline)
     }

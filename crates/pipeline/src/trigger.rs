@@ -105,7 +105,10 @@ impl Pipeline {
         let trigger = match earlier.trigger {
             Trigger::Push | Trigger::Retry { .. } => Trigger::Retry { of: run },
             // What fires on these, and with which inputs, is in the trigger itself.
-            again @ (Trigger::Dispatch { .. } | Trigger::Schedule { .. } | Trigger::Rollback { .. }) => again,
+            again @ (Trigger::Dispatch { .. }
+            | Trigger::Schedule { .. }
+            | Trigger::Rollback { .. }
+            | Trigger::Image { .. }) => again,
         };
         let wanted = Wanted { ref_name: earlier.ref_name, before: earlier.before, commit: earlier.commit, trigger };
         self.open_one(&repo, wanted, by).await
@@ -161,9 +164,19 @@ impl Pipeline {
         inputs: BTreeMap<String, String>,
         by: &str,
     ) -> Result<DeliveryId, PipelineError> {
+        self.again(repo, ref_name, Trigger::Dispatch { inputs }, by).await
+    }
+
+    /// Delivers the head of a ref once more, for another reason than that it moved.
+    pub(crate) async fn again(
+        &self,
+        repo: &HostedRepo,
+        ref_name: &RefName,
+        trigger: Trigger,
+        by: &str,
+    ) -> Result<DeliveryId, PipelineError> {
         let head = self.rooms.hosting.repository(repo.id)?.resolve(ref_name.as_str()).await?;
         let commit = head.ok_or_else(|| PipelineError::Unknown(format!("{} has no ref {ref_name}", repo.name)))?;
-        let trigger = Trigger::Dispatch { inputs };
         let before = Some(commit.clone());
         self.open_one(repo, Wanted { ref_name: ref_name.clone(), before, commit, trigger }, by).await
     }
@@ -294,8 +307,9 @@ fn deleted(repo: &HostedRepo, ref_name: RefName) -> Ending {
 
 fn superseded(by: &Delivery) -> Ending {
     let (commit, branch) = (by.commit.short(), by.ref_name.short());
-    let why = match by.trigger {
+    let why = match &by.trigger {
         Trigger::Push => format!("{commit} was pushed to {branch} in the meantime"),
+        Trigger::Image { image, .. } => format!("an outside system pushed {image} in the meantime"),
         _ => format!("{commit} of {branch} was to be delivered once more in the meantime"),
     };
     Ending {

@@ -91,6 +91,7 @@ fn all() -> Vec<Event> {
         delivery(Trigger::Schedule { cron: "0 4 * * *".into() }, None),
         delivery(Trigger::Retry { of: RunId(3) }, None),
         delivery(Trigger::Rollback { to: RunId(3) }, None),
+        delivery(Trigger::Image { image: image().name, digest: image().digest }, None),
         Event::TargetRunCreated {
             run,
             number: 1,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{Digest, ImageName, Tag};
+use model::{Digest, ImageName, Tag, TagPattern};
 use store::{RecordsError, Row};
 
 use crate::blobs::image_id;
@@ -59,6 +59,35 @@ pub(crate) fn image_name(row: &Row, column: usize) -> Result<ImageName, RecordsE
 }
 
 impl Registry {
+    /// The tag of an image that was pushed or moved last, of those that `tags` matches, with what it points to.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub async fn newest(&self, name: &ImageName, tags: &TagPattern) -> Result<Option<(Tag, Digest)>, RegistryError> {
+        let (name, tags) = (name.clone(), tags.clone());
+        let found = self.records.read(move |tx| {
+            let Some(image) = image_id(tx, &name)? else { return Ok(None) };
+            let mut before = (i64::MAX, vec![0xff]);
+            loop {
+                let sql = "SELECT updated, tag, digest FROM registry_tags
+                           WHERE image = $1 AND (updated < $2 OR (updated = $2 AND tag < $3))
+                           ORDER BY updated DESC, tag DESC LIMIT 100";
+                let rows = tx.query(sql, &[image.into(), before.0.into(), before.1.as_slice().into()])?;
+                let Some(last) = rows.last() else { return Ok(None) };
+                before = (last.get(0)?, last.get(1)?);
+                for row in &rows {
+                    let tag: Tag = text(row, 1)?.parse().map_err(|error: model::NameError| {
+                        RecordsError::Unreadable { column: 1, why: error.to_string() }
+                    })?;
+                    if tags.matches(&tag) {
+                        return Ok(Some((tag, row.parse(2)?)));
+                    }
+                }
+            }
+        });
+        Ok(found.await?)
+    }
+
     /// At most `limit` tags of an image that come after `after`, with what they point to; nothing if there is no such
     /// image.
     ///

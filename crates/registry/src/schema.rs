@@ -3,7 +3,8 @@
 //! Names and tags are bytes: they are listed in the order of their bytes, and a database sorts texts by its locale.
 
 /// Numbered steps; a released one is never changed.
-pub(crate) const STEPS: &[&str] = &["
+pub(crate) const STEPS: &[&str] = &[
+    "
 CREATE TABLE registry_images (
     id BIGINT NOT NULL PRIMARY KEY,
     name BYTES NOT NULL UNIQUE,
@@ -52,4 +53,8 @@ CREATE TABLE registry_uploads (
     subject TEXT NOT NULL,
     begun BIGINT NOT NULL
 );
-"];
+",
+    "
+CREATE INDEX registry_tags_by_time ON registry_tags (image, updated, tag);
+",
+];

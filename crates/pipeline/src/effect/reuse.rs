@@ -1,7 +1,7 @@
 //! The reuse plan: the identity of each service's image, and whether one like it exists.
 
 use build::{BuildRequest, Context as BuildContext};
-use config::Service;
+use config::{ExternalProducer, Service};
 use evidence::Live;
 use model::{Cause, Digest, Event, PinnedImage, RecordedEvent, ReuseDecision, RunId, ServiceDecision, Trigger};
 use reuse::{BaseImage, InputFile, LastArtifact, Recipe};
@@ -21,7 +21,10 @@ pub(crate) async fn plan(context: &Context, id: RunId) -> Result<Vec<Event>, Cau
         services = images_of(context, *to, run).await?;
     } else {
         for service in &run.spec.services {
-            services.push(decide(context, run, service).await?);
+            services.push(match &service.external {
+                Some(producer) => outside(context, id, service, producer).await?,
+                None => decide(context, run, service).await?,
+            });
         }
     }
     let live = is_live(context, run, &services).await?;
@@ -112,6 +115,35 @@ async fn decide(context: &Context, run: &TargetRun, service: &Service) -> Result
     }
     let decision = decision.unwrap_or_else(|| reuse::decide(&recipe, None));
     Ok(ServiceDecision { service: service.name.clone(), identity, env_identity, env_reused, decision })
+}
+
+/// An image that an outside system makes is there or is not: the newest counts, and nothing is built.
+async fn outside(
+    context: &Context,
+    id: RunId,
+    service: &Service,
+    producer: &ExternalProducer,
+) -> Result<ServiceDecision, Cause> {
+    let newest = context.rooms.registry.newest(&service.image, &producer.tags).await;
+    let newest = newest.map_err(|error| Cause::new(error.to_string()))?;
+    let (tag, digest) = newest.ok_or_else(|| {
+        let missing = format!("{} has not pushed {} under a tag {} yet", producer.system, service.image, producer.tags);
+        Cause::new(missing).hint(format!("the next push of {} delivers it", service.image))
+    })?;
+    let image = PinnedImage { name: service.image.clone(), digest };
+    if !exists(context, &image).await? {
+        return Err(Cause::new(format!("{}:{tag} is not whole: something that {image} stands on is gone", image.name)));
+    }
+    let said = context.images().revision(&image).await.map_err(Cause::new)?;
+    let source_commit = said.unwrap_or_else(|| context.state.delivery.commit.clone());
+    let decision = ReuseDecision::Hit { image, source_commit, run: id };
+    Ok(ServiceDecision {
+        service: service.name.clone(),
+        identity: digest,
+        env_identity: digest,
+        env_reused: true,
+        decision,
+    })
 }
 
 /// Keeps the recipe as a blob. Its digest is the identity, so it is found by it and cannot differ from it.
