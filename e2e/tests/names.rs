@@ -81,6 +81,22 @@ fn docker_pushes_inside_and_pulls_outside() {
 }
 
 #[test]
+fn the_command_line_verifies_the_server() {
+    let Some(town) = Town::start(&[]) else { return };
+    let export = |more: &[&str]| {
+        let program = e2e::program(e2e::Program::Debug);
+        let mut command = town.inside.command(program.to_str().unwrap());
+        command.args(["export", "--server", &format!("https://{DIRECT}"), "--token", town.token()]).args(more);
+        e2e::finish(&mut command)
+    };
+    let authority = town.path("authority.pem");
+    let exported = export(&["--ca", authority.to_str().unwrap()]);
+    assert!(exported.code == Some(0) && exported.stdout.contains("name: demo"), "{exported:?}");
+    let refused = export(&[]);
+    assert!(refused.code == Some(5) && refused.stderr.contains("certificate"), "{refused:?}");
+}
+
+#[test]
 fn only_the_proxy_is_believed() {
     let Some(town) = Town::start(&[]) else { return };
     let realm = |machine: &e2e::Machine, address: &str, head: &str| {

@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod accounts;
+mod asker;
 mod bearer;
 mod credentials;
 mod error;
@@ -22,6 +23,7 @@ use model::Timestamp;
 use store::Records;
 
 pub use accounts::{Organisation, OwnerKind, UserRecord};
+pub use asker::Asker;
 pub use bearer::{BearerClaims, BearerError, BearerScope};
 pub use credentials::Credentials;
 pub use error::AccessError;

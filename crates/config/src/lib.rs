@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod document;
+mod edge;
 mod error;
 mod export;
 mod listener;
@@ -17,6 +18,7 @@ mod server;
 mod target;
 
 pub use document::{API_VERSION, Metadata};
+pub use edge::{Metrics, RateLimits, Share, Traces};
 pub use error::ConfigError;
 pub use export::to_yaml;
 pub use listener::{AbsoluteFile, CertificateFiles, Listener, Tls};

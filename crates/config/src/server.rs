@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::document::documents;
+use crate::edge::{self, Metrics, RateLimits, Traces};
 use crate::listener::{self, Listener};
 use crate::{ConfigError, RegistrySpec, SecretRef};
 
@@ -25,6 +26,14 @@ pub struct Server {
 pub struct ServerSpec {
     /// Where it answers.
     pub listeners: Vec<Listener>,
+    /// How much a client may ask.
+    pub rate_limits: RateLimits,
+    /// Where the metrics are shown; nowhere without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Metrics>,
+    /// Where spans of requests are sent; nowhere without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traces: Option<Traces>,
     /// Where records are kept.
     pub records: RecordsLocation,
     /// The registry.
@@ -39,6 +48,9 @@ impl Default for ServerSpec {
     fn default() -> Self {
         Self {
             listeners: vec![Listener::default()],
+            rate_limits: RateLimits::default(),
+            metrics: None,
+            traces: None,
             records: RecordsLocation::default(),
             registry: None,
             actions: None,
@@ -103,6 +115,7 @@ pub fn parse_server(file: &str, text: &str) -> Result<ServerSpec, ConfigError> {
 
 fn check(spec: &ServerSpec) -> Result<(), String> {
     listener::check(&spec.listeners)?;
+    edge::check(&spec.rate_limits, spec.traces.as_ref())?;
     if spec.actions.as_ref().is_some_and(|actions| actions.parallel_jobs == 0) {
         return Err("spec.actions.parallelJobs: must be at least 1".into());
     }

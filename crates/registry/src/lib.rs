@@ -19,6 +19,7 @@ mod manifests;
 mod reference;
 mod schema;
 mod uploads;
+mod usage;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ pub use events::{ENVELOPE, ImageAction, ImageEvent, Subscription};
 pub use listing::{Page, Referrer};
 pub use manifests::ManifestRecord;
 pub use reference::Reference;
+pub use usage::Usage;
 
 /// What images exist, and what each of them has. Clones share everything.
 #[derive(Clone, Debug)]

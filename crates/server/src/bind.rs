@@ -26,6 +26,12 @@ pub(crate) async fn bind(listeners: &[Listener]) -> Result<Vec<Bound>, StartErro
     Ok(bound)
 }
 
+/// Binds the listener of the metrics.
+pub(crate) async fn bind_metrics(metrics: Option<&config::Metrics>) -> Result<Option<Bound>, StartError> {
+    let Some(config::Metrics { address, hosts }) = metrics.cloned() else { return Ok(None) };
+    bind_one(&Listener { address, hosts, ..Listener::default() }, None).await.map(Some)
+}
+
 fn tls(index: usize, listener: &Listener) -> Result<Option<Tls>, StartError> {
     let Some(tls) = &listener.tls else { return Ok(None) };
     let failed = |reason: String| StartError::Tls { listener: index, reason };

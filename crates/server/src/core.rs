@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use access::{Access, AccessError, Action, Authorized, Credentials, Principal, Resource};
+use access::{Access, AccessError, Action, Asker, Authorized, Credentials, Principal, Resource};
 use axum::extract::{FromRef, FromRequestParts};
 use http::request::Parts;
 use pipeline::Basis;
@@ -10,7 +10,6 @@ use registry::Registry;
 use store::Records;
 use tokio::sync::watch;
 
-use crate::edge::Asker;
 use crate::problem::Problem;
 
 /// How often what clients left behind in the registry is looked for.
@@ -86,7 +85,7 @@ where
         };
         let who = Core::from_ref(state).access.authenticate(&Credentials::from_header(header)?).await?;
         if let Some(asker) = parts.extensions.get::<Asker>() {
-            asker.is(|| name_of(&who));
+            asker.is(&who);
         }
         Ok(Self(who))
     }

@@ -1,33 +1,36 @@
-//! What every request and every answer goes through, whichever route it is for: the request's id and its line in the
-//! log, its origin, the refusal of what another site's page sends, and the headers that keep browsers from guessing.
+//! What every request and every answer goes through, whichever route it is for: the limits, its origin, the refusal of what
+//! another site's page sends, and the headers that keep browsers from guessing. What is known of it at its end is the
+//! exchange's.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
+use config::ServerSpec;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use serde_json::json;
+use tokio::task::JoinHandle;
 use tower::ServiceExt;
 use tracing::Instrument;
 
+use crate::exchange::Exchange;
+use crate::kind::Kind;
+use crate::limits::{Limits, Refused};
+use crate::metrics::Metrics;
 use crate::origin::{ListenerRules, Origin, Scheme};
+use crate::patience::Patient;
 use crate::problem::Problem;
+use crate::serve::StartError;
+use crate::traces::Tracer;
 
 /// Names a request in its answer and in the log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// The longest path that the log shows, in bytes.
-const LONGEST_PATH: usize = 300;
 
 /// The two ends of a connection, and what is spoken between them.
 #[derive(Clone, Copy)]
@@ -37,33 +40,90 @@ pub(crate) struct Ends {
     pub(crate) scheme: Scheme,
 }
 
-/// Who asked, as soon as it is known; for the log.
-#[derive(Clone, Default)]
-pub(crate) struct Asker(Arc<OnceLock<String>>);
-
-impl Asker {
-    pub(crate) fn is(&self, name: impl FnOnce() -> String) {
-        self.0.get_or_init(name);
-    }
+/// What is kept over all requests.
+pub(crate) struct Edge {
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) limits: Limits,
+    pub(crate) tracer: Option<Tracer>,
 }
 
-/// Answers a request.
-pub(crate) async fn serve(mut request: Request, ends: Ends, rules: &ListenerRules, routes: Router) -> Response {
-    let line = Line::of(&request, ends.peer);
-    let span = tracing::error_span!("request", id = %line.id);
-    request.extensions_mut().insert(line.asker.clone());
-    let ours = request.uri().path().starts_with("/towpath/");
-    let mut response = match admit(&request, ends, rules) {
-        Ok(origin) => {
-            request.extensions_mut().insert(origin);
-            let Ok(response) = routes.oneshot(request).instrument(span).await;
-            response
+impl Edge {
+    /// As it is configured, with the task that sends spans, which ends after the last request.
+    pub(crate) fn new(spec: &ServerSpec) -> Result<(Self, Option<JoinHandle<()>>), StartError> {
+        let metrics = Arc::<Metrics>::default();
+        let limits = Limits::new(&spec.rate_limits);
+        let Some(traces) = &spec.traces else { return Ok((Self { metrics, limits, tracer: None }, None)) };
+        let (tracer, exporter) = Tracer::new(traces, Arc::clone(&metrics)).map_err(StartError::Traces)?;
+        Ok((Self { metrics, limits, tracer: Some(tracer) }, Some(tokio::spawn(exporter.run()))))
+    }
+
+    /// Answers a request.
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        request: http::Request<Incoming>,
+        ends: Ends,
+        rules: &ListenerRules,
+        routes: Router,
+    ) -> Response {
+        let (head, body) = request.into_parts();
+        let mut exchange = Exchange::of(Arc::clone(&self), &head, ends.peer.ip(), rules);
+        let body = Body::new(Patient::new(body, head.version, &head.headers, exchange.received()));
+        let mut request = http::Request::from_parts(head, body);
+        let span = tracing::error_span!("request", id = %exchange.id);
+        let ours = request.uri().path().starts_with("/towpath/");
+        let mut response = match self.admit(&request, ends, rules, &mut exchange) {
+            Ok(origin) => {
+                request.extensions_mut().insert(exchange.asker());
+                request.extensions_mut().insert(origin);
+                let Ok(response) = routes.oneshot(request).instrument(span).await;
+                response
+            }
+            Err(response) => *response,
+        };
+        let fails = !response.status().is_success();
+        add_headers(response.headers_mut(), &exchange.id, ours || fails);
+        exchange.until_sent(response)
+    }
+
+    fn admit(
+        &self,
+        request: &Request,
+        ends: Ends,
+        rules: &ListenerRules,
+        exchange: &mut Exchange,
+    ) -> Result<Origin, Box<Response>> {
+        if exchange.kind != Kind::Health {
+            let header = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+            let login = exchange.kind == Kind::Token && request.method() == Method::POST;
+            match self.limits.admit(exchange.client, header, login, Instant::now()) {
+                Ok(pass) => exchange.pass = Some(pass),
+                Err(refused) => return Err(Box::new(self.too_many(exchange.kind, refused))),
+            }
         }
-        Err(problem) => problem.into_response(),
-    };
-    let fails = !response.status().is_success();
-    add_headers(response.headers_mut(), &line.id, ours || fails);
-    line.until_sent(response)
+        admit(request, ends, rules).map_err(|problem| Box::new(problem.into_response()))
+    }
+
+    /// 429, with the seconds to wait, in the words of the protocol that was spoken.
+    fn too_many(&self, kind: Kind, refused: Refused) -> Response {
+        let (counter, seconds, why) = match refused {
+            Refused::Requests(seconds) => {
+                (&self.metrics.too_many_requests, seconds, "too many requests from this client")
+            }
+            Refused::Logins(seconds) => {
+                (&self.metrics.too_many_logins, seconds, "too many failed logins from this address")
+            }
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let mut response = if kind.is_registry() {
+            let body = json!({ "errors": [{ "code": "TOOMANYREQUESTS", "message": why, "detail": null }] });
+            (status, axum::Json(body)).into_response()
+        } else {
+            Problem::new(status, why).hint(format!("try again in {seconds} s")).into_response()
+        };
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        response
+    }
 }
 
 fn admit(request: &Request, ends: Ends, rules: &ListenerRules) -> Result<Origin, Problem> {
@@ -109,81 +169,6 @@ fn add_headers(headers: &mut HeaderMap, id: &str, private: bool) {
     }
 }
 
-/// A line of the log in the making.
-struct Line {
-    id: String,
-    method: Method,
-    /// Without the query.
-    path: String,
-    peer: SocketAddr,
-    asker: Asker,
-    began: Instant,
-}
-
-impl Line {
-    fn of(request: &Request, peer: SocketAddr) -> Self {
-        let path = request.uri().path();
-        let path = path.get(..path.len().min(LONGEST_PATH)).unwrap_or_default().to_owned();
-        let (method, asker) = (request.method().clone(), Asker::default());
-        Self { id: next_id(), method, path, peer, asker, began: Instant::now() }
-    }
-
-    /// Writes the line when the whole answer was sent, or its client is gone.
-    fn until_sent(self, response: Response) -> Response {
-        let status = response.status();
-        response.map(|inner| Body::new(Sent { inner, line: self, status, bytes: 0 }))
-    }
-}
-
-/// Unique while the server runs, and most likely over its restarts.
-fn next_id() -> String {
-    static START: OnceLock<u64> = OnceLock::new();
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    let start = START.get_or_init(|| RandomState::new().build_hasher().finish());
-    format!("{:08x}-{:x}", start >> 32, NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// The body of an answer.
-struct Sent {
-    inner: Body,
-    line: Line,
-    status: StatusCode,
-    bytes: u64,
-}
-
-impl http_body::Body for Sent {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = Pin::new(&mut self.inner).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &frame {
-            self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl Drop for Sent {
-    fn drop(&mut self) {
-        let Line { id, method, path, peer, asker, began } = &self.line;
-        let who = asker.0.get().map_or("-", String::as_str);
-        let (status, bytes, millis) = (self.status.as_u16(), self.bytes, began.elapsed().as_millis());
-        tracing::info!(target: "server::access", %id, %method, path, status, who, bytes, millis, %peer, "answered");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,10 +190,5 @@ mod tests {
         for site in ["cross-site", "same-site", "what"] {
             assert!(crosses(Method::DELETE, &[("sec-fetch-site", site)]), "{site}");
         }
-    }
-
-    #[test]
-    fn ids_differ() {
-        assert_ne!(next_id(), next_id());
     }
 }

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -16,9 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::edge::{self, Ends};
+use crate::edge::{Edge, Ends};
 use crate::origin::{ListenerRules, Scheme};
-use crate::patience::Patient;
 use crate::tls::Tls;
 
 /// Connections at one time on one listener.
@@ -43,7 +41,7 @@ pub(crate) struct Bound {
 
 impl Bound {
     /// Serves until `stop` turns true, then lets what is under way end, and ends what does not.
-    pub(crate) async fn serve(self, routes: Router, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn serve(self, routes: Router, edge: Arc<Edge>, mut stop: watch::Receiver<bool>) {
         let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
@@ -62,7 +60,8 @@ impl Bound {
             while connections.try_join_next().is_some() {}
             match accepted {
                 Ok((stream, peer)) => {
-                    let connection = Connection { peer, rules: Arc::clone(&self.rules), routes: routes.clone() };
+                    let (rules, edge) = (Arc::clone(&self.rules), Arc::clone(&edge));
+                    let connection = Connection { peer, rules, edge, routes: routes.clone() };
                     let (tls, watcher, stopped) = (self.tls.clone(), graceful.watcher(), stop.clone());
                     connections.spawn(async move {
                         connection.serve(stream, tls, watcher, stopped).await;
@@ -88,6 +87,7 @@ impl Bound {
 struct Connection {
     peer: SocketAddr,
     rules: Arc<ListenerRules>,
+    edge: Arc<Edge>,
     routes: Router,
 }
 
@@ -96,6 +96,8 @@ impl Connection {
     async fn serve(self, stream: TcpStream, tls: Option<Tls>, watcher: Watcher, mut stop: watch::Receiver<bool>) {
         let _ = stream.set_nodelay(true);
         let peer = self.peer;
+        let edge = Arc::clone(&self.edge);
+        let _open = edge.metrics.connections.enter();
         // Without its own address a connection has no origin.
         let Ok(local) = stream.local_addr() else { return };
         let Some(tls) = tls else {
@@ -107,7 +109,10 @@ impl Connection {
         };
         match accepted {
             Ok(stream) => self.speak(stream, Ends { local, peer, scheme: Scheme::Https }, watcher).await,
-            Err(error) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+            Err(error) => {
+                edge.metrics.failed_handshakes.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%peer, %error, "a TLS handshake failed");
+            }
         }
     }
 
@@ -116,18 +121,13 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { peer, rules, routes } = self;
+        let Self { peer, rules, edge, routes } = self;
         let asked = Arc::new(AtomicBool::new(false));
         let began = Arc::clone(&asked);
         let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
             began.store(true, Ordering::Relaxed);
-            let (rules, routes) = (Arc::clone(&rules), routes.clone());
-            async move {
-                let (head, body) = request.into_parts();
-                let body = Body::new(Patient::new(body, head.version, &head.headers));
-                let request = http::Request::from_parts(head, body);
-                Ok::<_, std::convert::Infallible>(edge::serve(request, ends, &rules, routes).await)
-            }
+            let (rules, edge, routes) = (Arc::clone(&rules), Arc::clone(&edge), routes.clone());
+            async move { Ok::<_, std::convert::Infallible>(edge.serve(request, ends, &rules, routes).await) }
         });
         let watched = watcher.watch(builder().serve_connection(TokioIo::new(stream), service).into_owned());
         let ended = tokio::select! {

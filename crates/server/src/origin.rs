@@ -81,6 +81,30 @@ impl ListenerRules {
         })
     }
 
+    /// The address of the client: the peer's, or what the nearest proxy that is not ours was seen as.
+    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        if !self.trusts(peer) {
+            return peer;
+        }
+        // Each proxy adds whom it saw at the end; from there on back, the first that is no proxy of ours is the client.
+        let mut client = peer;
+        for value in headers.get_all("x-forwarded-for").iter().rev() {
+            for address in value.to_str().unwrap_or_default().rsplit(',') {
+                let Ok(address) = address.trim().parse() else { return client };
+                client = address;
+                if !self.trusts(client) {
+                    return client;
+                }
+            }
+        }
+        client
+    }
+
+    /// Whether what a peer says of its clients is believed.
+    pub(crate) fn believes(&self, peer: IpAddr) -> bool {
+        self.trusts(peer)
+    }
+
     /// The origin of a request over a connection; `authority` is that of an HTTP/2 request.
     ///
     /// # Errors
@@ -176,6 +200,21 @@ mod tests {
         assert_eq!(resolve("10.2.2.3:1", &headers).unwrap(), "http://127.0.0.1:7080");
         let plain = [("host", "registry.example")];
         assert_eq!(resolve("10.1.2.3:1", &plain).unwrap(), "http://registry.example", "https is never assumed");
+    }
+
+    #[test]
+    fn the_client_is_who_the_outermost_of_our_proxies_saw() {
+        let client = |peer: &str, values: &[&'static str]| {
+            let header =
+                |value: &&'static str| (http::HeaderName::from_static("x-forwarded-for"), value.parse().unwrap());
+            rules().client(peer.parse().unwrap(), &values.iter().map(header).collect()).to_string()
+        };
+        assert_eq!(client("192.0.2.9", &["198.51.100.1"]), "192.0.2.9", "nobody's word");
+        assert_eq!(client("10.1.0.1", &[]), "10.1.0.1");
+        assert_eq!(client("10.1.0.1", &["198.51.100.1"]), "198.51.100.1");
+        assert_eq!(client("10.1.0.1", &["1.1.1.1, 198.51.100.1, 10.1.0.2"]), "198.51.100.1");
+        assert_eq!(client("10.1.0.1", &["1.1.1.1", "198.51.100.1"]), "198.51.100.1", "the last line is the nearest");
+        assert_eq!(client("10.1.0.1", &["1.1.1.1, nonsense, 10.1.0.2"]), "10.1.0.2");
     }
 
     #[test]

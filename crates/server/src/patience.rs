@@ -3,6 +3,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -29,6 +31,8 @@ where
     /// Whether what the handler leaves is read to its end.
     lingers: bool,
     patience: Duration,
+    /// Counts what was read.
+    received: Arc<AtomicU64>,
     /// Set while bytes are waited for.
     late: Option<Pin<Box<Sleep>>>,
 }
@@ -39,9 +43,11 @@ where
 {
     /// The body of a request with this head. A client that waits for `100 Continue` sends nothing that is not wanted,
     /// and over HTTP/2 a stream can be reset alone.
-    pub(crate) fn new(inner: B, version: Version, headers: &HeaderMap) -> Self {
+    ///
+    /// Bytes are added to `received` as they are read.
+    pub(crate) fn new(inner: B, version: Version, headers: &HeaderMap, received: Arc<AtomicU64>) -> Self {
         let lingers = version < Version::HTTP_2 && !headers.contains_key(header::EXPECT);
-        Self { inner: Some(inner), lingers, patience: PATIENCE, late: None }
+        Self { inner: Some(inner), lingers, patience: PATIENCE, received, late: None }
     }
 }
 
@@ -80,6 +86,9 @@ where
         let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
         if let Poll::Ready(frame) = Pin::new(inner).poll_frame(context) {
             self.late = None;
+            if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+                self.received.fetch_add(data.len() as u64, Ordering::Relaxed);
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)));
         }
         let until = Instant::now() + self.patience;
@@ -106,7 +115,7 @@ mod tests {
     async fn a_body_that_stands_still_ends_with_an_error() {
         let (sender, receiver) = tokio::sync::mpsc::channel::<io::Result<Frame<Bytes>>>(1);
         let inner = StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(receiver));
-        let mut body = Patient::new(inner, Version::HTTP_11, &HeaderMap::new());
+        let mut body = Patient::new(inner, Version::HTTP_11, &HeaderMap::new(), Arc::default());
         body.patience = Duration::from_millis(200);
         tokio::spawn(async move {
             for _ in 0..5 {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
@@ -13,13 +14,18 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::app::App;
-use crate::bind::bind;
+use crate::bind::{bind, bind_metrics};
 use crate::core::Core;
+use crate::edge::Edge;
+use crate::listen::Bound;
 use crate::origin::Origin;
 use crate::outbound::OutboundError;
 use crate::problem::Problem;
-use crate::{api, git_http, outbound};
+use crate::{api, git_http, metrics, outbound};
 use registry::http::{RegistryHttp, TOKEN_PATH};
+
+/// How long the spans of the last requests may take to be sent.
+const LAST_SPANS: Duration = Duration::from_secs(3);
 
 /// What to serve.
 pub struct ServeOptions {
@@ -48,6 +54,9 @@ pub enum StartError {
         /// Why.
         reason: String,
     },
+    /// Spans cannot be sent.
+    #[error("spec.traces: {0}")]
+    Traces(String),
     /// The rooms.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -65,6 +74,8 @@ pub struct Running {
     pub addresses: Vec<SocketAddr>,
     /// The same as URLs that a client on this machine can use.
     pub urls: Vec<String>,
+    /// Where the metrics are.
+    pub metrics_address: Option<SocketAddr>,
     /// The first administrator's token, at the first start.
     pub admin_token: Option<String>,
     /// The rooms that are there in any case.
@@ -74,6 +85,7 @@ pub struct Running {
     stop: watch::Sender<bool>,
     listeners: Vec<JoinHandle<()>>,
     sending: Option<JoinHandle<()>>,
+    exporting: Option<JoinHandle<()>>,
 }
 
 /// Binds, opens the rooms and serves.
@@ -83,6 +95,7 @@ pub struct Running {
 /// data directory that was empty.
 pub async fn start(options: ServeOptions) -> Result<Running, StartError> {
     let bound = bind(&options.spec.listeners).await?;
+    let bound_metrics = bind_metrics(options.spec.metrics.as_ref()).await?;
     let addresses: Vec<_> = bound.iter().map(|it| it.address).collect();
     let urls: Vec<_> = bound.iter().map(|it| it.url.clone()).collect();
     let url = urls.first().cloned().unwrap_or_default();
@@ -100,16 +113,24 @@ pub async fn start(options: ServeOptions) -> Result<Running, StartError> {
     tokio::spawn(core.clone().keep_house());
     let sending = sender.map(|sender| tokio::spawn(outbound::run(core.clone(), sender)));
     let routes = routes(core, pipeline.as_ref());
-    let listeners = bound.into_iter().map(|it| tokio::spawn(it.serve(routes.clone(), stopped.clone()))).collect();
+    let (edge, exporting) = Edge::new(&options.spec)?;
+    let edge = Arc::new(edge);
+    let metrics_address = bound_metrics.as_ref().map(|it| it.address);
+    let bound = bound.into_iter().map(|it| (it, routes.clone()));
+    let page = metrics::routes(Arc::clone(&edge.metrics), basis.registry.clone());
+    let serve = |(it, routes): (Bound, Router)| tokio::spawn(it.serve(routes, Arc::clone(&edge), stopped.clone()));
+    let listeners = bound.chain(bound_metrics.map(|it| (it, page))).map(serve).collect();
     Ok(Running {
         addresses,
         urls,
+        metrics_address,
         admin_token: admin_token.map(|token| token.expose().to_owned()),
         basis,
         pipeline,
         stop,
         listeners,
         sending,
+        exporting,
     })
 }
 
@@ -120,6 +141,10 @@ impl Running {
         self.stop.send_replace(true);
         for listener in self.listeners {
             let _ = listener.await;
+        }
+        if let Some(exporting) = self.exporting {
+            // It ends when the last request has, with the spans that are left; a receiver that is gone gets none.
+            let _ = tokio::time::timeout(LAST_SPANS, exporting).await;
         }
         if let Some(sending) = self.sending {
             let _ = sending.await;

@@ -25,7 +25,7 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 const HANDSHAKE_RECORD: u8 = 22;
 
 /// What a client gets that speaks plain HTTP to a TLS listener.
-const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 46\r\n\
+const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 47\r\n\
     Connection: close\r\n\r\nthis address speaks TLS only: use https:// here";
 
 /// What a listener with TLS does with a connection.

@@ -34,6 +34,9 @@ pub(crate) struct Connection {
     /// The server's address
     #[arg(long, env = "TOWPATH_SERVER", default_value = "http://127.0.0.1:7080", global = true, value_name = "URL")]
     pub(crate) server: String,
+    /// PEM file of the authorities that the server's certificate is verified by, instead of this machine's
+    #[arg(long, env = "TOWPATH_CA", global = true, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
     /// Your token
     #[arg(
         long,

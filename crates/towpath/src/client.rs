@@ -1,6 +1,8 @@
 //! The client of `/towpath/v1`: the only way in which commands reach a server.
 
-use reqwest::{Method, Response, StatusCode};
+use std::path::Path;
+
+use reqwest::{Certificate, Method, Response, StatusCode};
 use serde_json::Value;
 
 use crate::cli::Connection;
@@ -17,11 +19,19 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(connection: &Connection) -> Result<Self, Failure> {
         let server = connection.server.trim_end_matches('/').to_owned();
-        if !server.starts_with("http://") {
-            let failure = Failure::usage(format!("the server's address {server:?} does not begin with http://"));
-            return Err(failure.hint("this version has no TLS of its own; reach a remote server through a tunnel"));
+        let plain = server.starts_with("http://");
+        if !plain && !server.starts_with("https://") {
+            let message = format!("the server's address {server:?} does not begin with http:// or https://");
+            return Err(Failure::usage(message));
         }
-        let http = reqwest::Client::builder().no_proxy().build().map_err(|error| Failure::failed(error.to_string()))?;
+        let mut http = reqwest::Client::builder().no_proxy();
+        if let Some(ca) = &connection.ca {
+            http = http.tls_certs_only(authorities(ca)?);
+        } else if plain {
+            // Nobody is verified: the machine's own authorities need not be read.
+            http = http.tls_certs_only([]);
+        }
+        let http = http.build().map_err(|error| Failure::failed(format!("no client can be made: {}", root(&error))))?;
         Ok(Self { http, server, token: connection.token.clone() })
     }
 
@@ -59,6 +69,16 @@ impl Client {
     /// Sends a text as it is.
     pub(crate) async fn post_text(&self, path: &str, text: String) -> Result<Value, Failure> {
         json(self.finish(self.request(Method::POST, path).body(text)).await?).await
+    }
+}
+
+/// The certificates of a PEM file.
+fn authorities(path: &Path) -> Result<Vec<Certificate>, Failure> {
+    let shown = path.display();
+    let text = std::fs::read(path).map_err(|error| Failure::usage(format!("cannot read {shown}: {error}")))?;
+    match Certificate::from_pem_bundle(&text) {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err(Failure::usage(format!("{shown} holds no certificate in PEM"))),
     }
 }
 

@@ -184,6 +184,7 @@ fn authority(dir: &Path) -> String {
         std::fs::write(dir.join(format!("{name}.pem")), certificate.pem()).unwrap();
         std::fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).unwrap();
     }
+    std::fs::write(dir.join("authority.pem"), authority.pem()).unwrap();
     authority.pem()
 }
 

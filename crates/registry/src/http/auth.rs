@@ -1,6 +1,6 @@
 //! Who asks, and whether they may.
 
-use access::{Action, Authorized, BearerClaims, BearerError, Credentials, Denied, Principal, Resource};
+use access::{Action, Asker, Authorized, BearerClaims, BearerError, Credentials, Denied, Principal, Resource};
 use http::header;
 use http::request::Parts;
 use model::ImageName;
@@ -53,6 +53,13 @@ const fn verbs(action: Action) -> (&'static str, &'static str) {
     }
 }
 
+/// Tells whoever handed the request on whose it is.
+pub(super) fn tell(parts: &Parts, who: &Principal) {
+    if let Some(asker) = parts.extensions.get::<Asker>() {
+        asker.is(who);
+    }
+}
+
 fn scope(image: &ImageName, action: Action) -> String {
     format!("repository:{image}:{}", verbs(action).1)
 }
@@ -60,6 +67,12 @@ fn scope(image: &ImageName, action: Action) -> String {
 impl RegistryHttp {
     /// Who sent the request. Wrong or expired credentials are an error, never nobody.
     pub(super) async fn caller(&self, parts: &Parts) -> Result<Caller, Failure> {
+        let caller = self.find_caller(parts).await?;
+        tell(parts, &caller.principal);
+        Ok(caller)
+    }
+
+    async fn find_caller(&self, parts: &Parts) -> Result<Caller, Failure> {
         let unauthorized = || Failure::challenge(None, None);
         let header = match parts.headers.get(header::AUTHORIZATION) {
             Some(value) => Some(value.to_str().map_err(|_| unauthorized())?),

@@ -12,6 +12,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use model::ImageName;
 use serde_json::json;
 
+use crate::http::auth::tell;
 use crate::http::failure::Failure;
 use crate::http::form::Form;
 use crate::http::{RegistryHttp, body};
@@ -58,7 +59,7 @@ impl RegistryHttp {
         };
         let credentials = Credentials::from_header(header)?;
         let query = Form::parse(parts.uri.query().unwrap_or_default());
-        self.grant(&credentials, &query).await
+        self.grant(parts, &credentials, &query).await
     }
 
     async fn token_by_post(&self, parts: &Parts, body: Body) -> Result<Response, Failure> {
@@ -83,14 +84,15 @@ impl RegistryHttp {
                 return Err(Failure::request(format!("grant_type {shown:?} is not supported")));
             }
         };
-        self.grant(&credentials, &form).await
+        self.grant(parts, &credentials, &form).await
     }
 
-    async fn grant(&self, credentials: &Credentials, form: &Form) -> Result<Response, Failure> {
+    async fn grant(&self, parts: &Parts, credentials: &Credentials, form: &Form) -> Result<Response, Failure> {
         if form.get("service").is_some_and(|service| !service.is_empty() && service != &*self.service) {
             return Err(Failure::request(format!("tokens are made for the service {:?} only", self.service)));
         }
         let principal = self.access.authenticate(credentials).await?;
+        tell(parts, &principal);
         let wanted = wanted(form.all("scope"))?;
         let mut granted = Vec::new();
         for scope in wanted {

@@ -47,11 +47,18 @@ async fn each_request_has_a_line_without_secrets() {
     let users = world.api("GET", path, Some(&world.rae), None).await;
     let line = lines.of(users.header("x-request-id")).await;
     assert!(line.contains("INFO") && line.contains("server::access"), "{line}");
-    let bytes = format!("bytes={}", users.text.len());
-    for part in ["method=GET", "path=\"/towpath/v1/users\"", "status=200", "who=\"rae\"", "millis=", "peer=", &bytes] {
+    let sent = format!("sent={} ", users.text.len());
+    let fixed = ["method=GET", "path=\"/towpath/v1/users\"", "route=\"api\"", "status=200", "who=\"rae\""];
+    for part in fixed.into_iter().chain(["received=0 ", &sent, "micros=", "client=127.0.0.1", "agent=\"-\""]) {
         assert!(line.contains(part), "{part}: {line}");
     }
     assert!(!line.contains("hunter2") && !line.contains("twp_"), "{line}");
+
+    let tags =
+        world.request("GET", "/v2/works/engine/tags/list", Some(&world.rae)).header("user-agent", "a".repeat(99));
+    let line = lines.of(answer(tags).await.header("x-request-id")).await;
+    assert!(line.contains("route=\"tags\"") && line.contains("who=\"rae\""), "the registry says who asked: {line}");
+    assert!(line.contains(&format!("agent=\"{}\"", "a".repeat(80))), "{line}");
 
     let refused = world.api("GET", "/users", None, None).await;
     let line = lines.of(refused.header("x-request-id")).await;

@@ -6,6 +6,7 @@
 use testkit as _;
 
 mod answers;
+mod edge;
 mod forms;
 mod git;
 mod origins;
