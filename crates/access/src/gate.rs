@@ -132,7 +132,7 @@ impl From<RecordsError> for Denied {
 }
 
 /// How far somebody's rights on something go.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Right {
     None,
     Read,
@@ -161,7 +161,8 @@ impl From<Level> for Right {
 }
 
 /// What was found out about a principal and a resource.
-struct Standing {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
     /// What everybody may do.
     public: Right,
     /// What this principal may do.
@@ -187,24 +188,43 @@ impl Access {
         if *principal == Principal::Anonymous && open >= needed {
             return Ok(Authorized { principal: Principal::Anonymous, action, resource });
         }
-        let (asker, wanted) = (principal.clone(), resource.clone());
-        let standing = self.records.read(move |tx| standing(tx, &asker, action, &wanted)).await?;
-        let mut standing = standing.ok_or(Denied::Unauthenticated)?;
+        let mut standing = self.standing(principal, action, &resource).await?.ok_or(Denied::Unauthenticated)?;
         standing.public = standing.public.max(open);
-        let (who, what) = (principal.to_string(), resource.to_string());
+        let named = || (principal.to_string(), resource.to_string());
         let best = standing.own.max(standing.public);
         if best >= needed {
             // A token never gives less than none at all.
             if let Some(scope) = missing_scope(principal, action, &resource).filter(|_| standing.public < needed) {
-                return Err(Denied::Scope { principal: who, scope, action, resource: what });
+                let (principal, resource) = named();
+                return Err(Denied::Scope { principal, scope, action, resource });
             }
             return Ok(Authorized { principal: principal.clone(), action, resource });
         }
+        let (who, what) = named();
         Err(match principal {
             Principal::Anonymous => Denied::Unauthenticated,
             _ if best >= Right::Read => Denied::Forbidden { principal: who, action, resource: what },
             _ => Denied::Hidden { resource: what },
         })
+    }
+
+    async fn standing(
+        &self,
+        principal: &Principal,
+        action: Action,
+        resource: &Resource,
+    ) -> Result<Option<Standing>, RecordsError> {
+        let key = (principal.clone(), action, resource.clone());
+        let asked = self.remembered.ask();
+        if let Some(known) = self.remembered.get(asked, &key) {
+            return Ok(Some(known));
+        }
+        let (asker, wanted) = (principal.clone(), resource.clone());
+        let found = self.records.read(move |tx| standing(tx, &asker, action, &wanted)).await?;
+        if let Some(standing) = found {
+            self.remembered.put(asked, key, standing);
+        }
+        Ok(found)
     }
 }
 

@@ -12,6 +12,7 @@ mod credentials;
 mod error;
 mod gate;
 mod principal;
+mod remembered;
 mod repositories;
 mod schema;
 mod secret;
@@ -40,6 +41,7 @@ pub struct Access {
     key: Arc<Secret>,
     /// What may be done without credentials, with every image.
     anonymous_images: Level,
+    remembered: Arc<remembered::Remembered>,
 }
 
 impl Access {
@@ -50,7 +52,8 @@ impl Access {
     pub async fn install(records: Records) -> Result<Self, AccessError> {
         schema::install(&records).await?;
         let key = bearer::signing_key(&records).await?;
-        Ok(Self { records, key: Arc::new(key), anonymous_images: Level::None })
+        let remembered = Arc::new(remembered::Remembered::new(&records));
+        Ok(Self { records, key: Arc::new(key), anonymous_images: Level::None, remembered })
     }
 
     /// The same with images open to everybody: for pulling, or for pushing and deleting as well.

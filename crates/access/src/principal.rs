@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::AccessError;
 
 /// Who asks for something.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Principal {
     /// Nobody in particular.
     Anonymous,
@@ -41,7 +41,7 @@ impl Principal {
 }
 
 /// A user who has shown a token. Made only by authentication.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct User {
     pub(crate) id: UserId,
     pub(crate) name: String,
@@ -78,7 +78,7 @@ impl User {
 }
 
 /// A job, and what its token is good for: its own repository and that repository's images, and reading what is public.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JobPrincipal {
     /// The repository of the run.

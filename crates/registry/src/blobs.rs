@@ -1,8 +1,9 @@
 //! Which image has which blobs. A blob that another image has is invisible until it is mounted or pushed again.
 
 use model::{Digest, ImageName, Timestamp};
-use store::{BlobReader, RecordsError, StoredBlob, Tx};
+use store::{BlobReader, RecordsError, StoredBlob, Tx, UploadId};
 
+use crate::uploads::forget;
 use crate::{Registry, RegistryError, now};
 
 /// A blob as an image has it.
@@ -71,14 +72,21 @@ impl Registry {
         }
     }
 
-    /// Makes a blob that was just stored part of an image. The lease that it was written under must still be held.
-    pub(crate) async fn link_stored(&self, name: &ImageName, blob: &StoredBlob) -> Result<(), RegistryError> {
+    /// Makes a blob that was just stored part of an image, and ends the upload that it came by. The lease that it was
+    /// written under must still be held.
+    pub(crate) async fn link_stored(
+        &self,
+        name: &ImageName,
+        blob: &StoredBlob,
+        upload: Option<&UploadId>,
+    ) -> Result<(), RegistryError> {
         let _linking = self.shared.linking.read().await;
         let (name, digest, size) = (name.clone(), blob.digest(), blob.size());
-        let at = now();
+        let (at, upload) = (now(), upload.map(ToString::to_string));
         let linked = self.records.write(move |tx| {
             let image = ensure_image(tx, &name, at)?;
-            link(tx, image, &digest, size, at)
+            link(tx, image, &digest, size, at)?;
+            upload.map_or(Ok(()), |id| forget(tx, &id))
         });
         Ok(linked.await?)
     }

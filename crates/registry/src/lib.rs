@@ -17,6 +17,7 @@ pub mod http;
 mod listing;
 mod manifests;
 mod reference;
+mod remembered;
 mod schema;
 mod uploads;
 mod usage;
@@ -45,13 +46,14 @@ pub struct Registry {
     actor: Arc<str>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     /// Read by whoever records that an image has a blob, while a lease holds the blob; written by whoever removes the
     /// bytes of blobs that no record names. So a blob is always leased, recorded or gone.
     linking: RwLock<()>,
     sessions: uploads::Sessions,
     watch: events::Watch,
+    remembered: remembered::Remembered,
 }
 
 impl Registry {
@@ -62,7 +64,13 @@ impl Registry {
     pub async fn open(records: Records, blobs: Blobs) -> Result<Self, RegistryError> {
         store::log::install(&records).await?;
         records.migrate("registry", schema::STEPS).await?;
-        Ok(Self { records, blobs, shared: Arc::default(), actor: "towpath".into() })
+        let shared = Shared {
+            linking: RwLock::default(),
+            sessions: uploads::Sessions::default(),
+            watch: events::Watch::default(),
+            remembered: remembered::Remembered::new(&records),
+        };
+        Ok(Self { records, blobs, shared: Arc::new(shared), actor: "towpath".into() })
     }
 
     /// Where the bytes are.

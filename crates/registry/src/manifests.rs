@@ -54,16 +54,24 @@ impl Registry {
         name: &ImageName,
         reference: &Reference,
     ) -> Result<Option<ManifestRecord>, RegistryError> {
-        let (name, reference) = (name.clone(), reference.clone());
+        if let Some(known) = self.shared.remembered.get(name, reference) {
+            return Ok(Some(known));
+        }
+        let at = self.shared.remembered.now();
+        let (image_name, wanted) = (name.clone(), reference.clone());
         let found = self.records.read(move |tx| {
-            let Some(image) = image_id(tx, &name)? else { return Ok(None) };
-            let Some(digest) = resolve(tx, image, &reference)? else { return Ok(None) };
+            let Some(image) = image_id(tx, &image_name)? else { return Ok(None) };
+            let Some(digest) = resolve(tx, image, &wanted)? else { return Ok(None) };
             let sql = "SELECT media_type, content FROM registry_manifests WHERE image = $1 AND digest = $2";
             let Some(row) = tx.query_first(sql, &[image.into(), (&digest).into()])? else { return Ok(None) };
             let bytes = row.get::<Vec<u8>>(1)?.into();
             Ok(Some(ManifestRecord { digest, media_type: row.get(0)?, bytes }))
         });
-        Ok(found.await?)
+        let found = found.await?;
+        if let Some(record) = &found {
+            self.shared.remembered.put(at, name, reference, record);
+        }
+        Ok(found)
     }
 
     /// Whether the image has this manifest and everything that it stands on, down to the bytes of each blob.

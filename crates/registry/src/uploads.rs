@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use access::Principal;
 use model::{Digest, ImageName};
-use store::{BlobWriter, StoredBlob, UploadId, UploadWriter};
+use store::{BlobWriter, RecordsError, StoredBlob, Tx, UploadId, UploadWriter};
 
 use crate::{Registry, RegistryError, now};
 
@@ -114,7 +114,8 @@ impl Registry {
         if !session.recorded && !last {
             let (id, image) = (session.id.to_string(), session.image.to_string());
             let (subject, at) = (session.subject.clone(), now());
-            let recorded = self.records.write(move |tx| {
+            // After a power cut the client begins anew; that costs less than to wait for the disk at each of many uploads.
+            let recorded = self.records.write_later(move |tx| {
                 let sql = "INSERT INTO registry_uploads (id, image, subject, begun) VALUES ($1, $2, $3, $4)
                            ON CONFLICT (id) DO NOTHING";
                 tx.execute(sql, &[id.into(), image.into(), subject.into(), at.into()]).map(drop)
@@ -135,8 +136,8 @@ impl Registry {
             self.forget_upload(session).await?;
         }
         let blob = finished?;
-        self.link_stored(&session.image, &blob).await?;
-        self.forget_upload(session).await?;
+        self.link_stored(&session.image, &blob, Some(&session.id)).await?;
+        self.shared.sessions.table().remove(&session.id);
         Ok(blob)
     }
 
@@ -150,10 +151,7 @@ impl Registry {
         let known = self.shared.sessions.table().remove(&session.id);
         if known.is_none_or(|known| known.recorded) {
             let id = session.id.to_string();
-            let forgotten = self
-                .records
-                .write(move |tx| tx.execute("DELETE FROM registry_uploads WHERE id = $1", &[id.into()]).map(drop));
-            forgotten.await?;
+            self.records.write_later(move |tx| forget(tx, &id)).await?;
         }
         Ok(())
     }
@@ -177,7 +175,7 @@ impl Registry {
         digest: &Digest,
     ) -> Result<StoredBlob, RegistryError> {
         let blob = writer.finish_as(digest).await?;
-        self.link_stored(image, &blob).await?;
+        self.link_stored(image, &blob, None).await?;
         Ok(blob)
     }
 
@@ -218,12 +216,14 @@ impl Registry {
             if let Err(store::BlobError::NoUpload(_)) = self.blobs.uploads().offset(&id).await {
                 self.shared.sessions.table().remove(&id);
                 let id = id.to_string();
-                let forget = |tx: &mut store::Tx<'_>| {
-                    tx.execute("DELETE FROM registry_uploads WHERE id = $1", &[id.into()]).map(drop)
-                };
-                self.records.write(forget).await?;
+                self.records.write_later(move |tx| forget(tx, &id)).await?;
             }
         }
         Ok(())
     }
+}
+
+/// Takes the record of an upload away.
+pub(crate) fn forget(tx: &mut Tx<'_>, id: &str) -> Result<(), RecordsError> {
+    tx.execute("DELETE FROM registry_uploads WHERE id = $1", &[id.into()]).map(drop)
 }

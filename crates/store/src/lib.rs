@@ -21,4 +21,4 @@ pub use blobs::{
     Removed, StoredBlob, UploadId, UploadWriter, Uploads,
 };
 pub use datadir::{DataDir, DataDirError};
-pub use records::{FromValue, Location, Records, RecordsError, Row, Tx, Value};
+pub use records::{FromValue, Location, Records, RecordsError, Row, Tx, Value, Watch};

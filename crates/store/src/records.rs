@@ -7,6 +7,7 @@ mod sql;
 mod sqlite;
 mod tx;
 mod value;
+mod watches;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,9 +16,10 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use error::RecordsError;
-use pool::{Pool, Role};
+use pool::{Durable, Pool, Role};
 pub use tx::Tx;
 pub use value::{FromValue, Row, Value};
+pub use watches::Watch;
 
 /// Where records are kept.
 #[derive(Clone, PartialEq, Eq)]
@@ -45,6 +47,8 @@ impl fmt::Debug for Location {
 #[derive(Clone)]
 pub struct Records {
     pool: Arc<Pool>,
+    /// Whether other processes may write as well.
+    shared: bool,
 }
 
 impl fmt::Debug for Records {
@@ -65,8 +69,9 @@ impl Records {
     /// [`RecordsError::Open`] when the file or server cannot be opened, [`RecordsError::Newer`] when a later version
     /// wrote them.
     pub async fn open(location: Location) -> Result<Self, RecordsError> {
+        let shared = matches!(location, Location::Postgres(_));
         let pool = Pool::start(location).map_err(|_| RecordsError::Stopped("no thread can be started"))?;
-        let records = Self { pool: Arc::new(pool) };
+        let records = Self { pool: Arc::new(pool), shared };
         records.write(|tx| tx.batch(MIGRATIONS)).await?;
         records.migrate("records", STEPS).await?;
         Ok(records)
@@ -115,7 +120,7 @@ impl Records {
         F: FnOnce(&mut Tx<'_>) -> Result<T, RecordsError> + Send + 'static,
         T: Send + 'static,
     {
-        self.pool.run(Role::Reader, f).await
+        self.pool.run(Role::Reader, Durable::Later, f).await
     }
 
     /// Runs `f` in one transaction that is durable when this returns, and leaves nothing if `f` returns an error or
@@ -129,7 +134,31 @@ impl Records {
         F: FnOnce(&mut Tx<'_>) -> Result<T, RecordsError> + Send + 'static,
         T: Send + 'static,
     {
-        self.pool.run(Role::Writer, f).await
+        self.pool.run(Role::Writer, Durable::Now, f).await
+    }
+
+    /// As [`Records::write`], but durable only with the next transaction of that kind: the death of this process takes
+    /// nothing away, a power cut may. For what can be found out again, and nobody was promised.
+    ///
+    /// # Errors
+    /// As [`Records::write`].
+    pub async fn write_later<T, F>(&self, f: F) -> Result<T, RecordsError>
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, RecordsError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.pool.run(Role::Writer, Durable::Later, f).await
+    }
+
+    /// Whether other processes may have the same records, and write to them.
+    pub const fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Counts from here on the transactions that write to tables for which `concerns` says so, given their names in lower
+    /// case. Nothing if other processes may write as well: then nothing can be remembered.
+    pub fn watch(&self, concerns: fn(&str) -> bool) -> Option<Watch> {
+        (!self.shared).then(|| self.pool.watches().add(concerns))
     }
 
     /// The last event that this process appended since it was started; 0 if none. Tells a waiting reader when to look

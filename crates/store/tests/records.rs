@@ -71,6 +71,8 @@ on_both! {
     basics::a_caller_that_left_before_its_turn_changes_nothing,
     basics::an_error_of_a_room_comes_back_whole,
     basics::other_column_types_are_named,
+    basics::a_watch_moves_with_its_own_tables,
+    basics::what_may_be_durable_later_is_there_at_once,
     basics::migrations_run_once_and_in_order,
     basics::migrations_of_two_replicas_do_not_meet,
     basics::newer_records_are_refused,

@@ -182,20 +182,20 @@ impl Drop for Files {
 
 /// Makes every directory that a blob may need, so that a writer has only its own to sync.
 fn make_dirs(dir: &Path) -> Result<(), BlobError> {
-    let new = !dir.join("tmp").is_dir();
+    if dir.join("tmp").is_dir() {
+        return Ok(());
+    }
     for algorithm in ["sha256", "sha512"] {
         for shard in 0..=255_u8 {
             make_dir(&dir.join(algorithm).join(hex::encode([shard])))?;
         }
     }
     make_dir(&dir.join("uploads"))?;
-    if new {
-        for made in [dir.join("sha256"), dir.join("sha512"), dir.to_owned()] {
-            sync_dir(&made)?;
-        }
-        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            sync_dir(parent)?;
-        }
+    for made in [dir.join("sha256"), dir.join("sha512"), dir.to_owned()] {
+        sync_dir(&made)?;
+    }
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        sync_dir(parent)?;
     }
     // The last one: who finds it knows that the others are durable.
     make_dir(&dir.join("tmp"))

@@ -9,6 +9,8 @@ use tokio::sync::watch;
 use crate::fault;
 use crate::records::postgres::Postgres;
 use crate::records::sqlite::Sqlite;
+use crate::records::tx::Ended;
+use crate::records::watches::{Watches, Written};
 use crate::records::{Location, RecordsError, Row, Tx, Value};
 
 /// Threads that only read.
@@ -23,6 +25,15 @@ pub(crate) enum Role {
     Reader,
 }
 
+/// When a transaction is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durable {
+    /// When its writer hears of it.
+    Now,
+    /// When the next one is that is durable now.
+    Later,
+}
+
 type Job = Box<dyn FnOnce(&mut Slot) + Send>;
 
 /// One writer and a few readers; they end when the pool is dropped and their queues are empty.
@@ -30,6 +41,7 @@ pub(crate) struct Pool {
     writer: Sender<Job>,
     readers: Sender<Job>,
     last_event: watch::Sender<i64>,
+    watches: Arc<Watches>,
 }
 
 impl Pool {
@@ -41,32 +53,39 @@ impl Pool {
         for number in 1..=READERS {
             spawn(&format!("records-reader-{number}"), location.clone(), Role::Reader, Arc::clone(&jobs))?;
         }
-        Ok(Self { writer, readers, last_event: watch::Sender::new(0) })
+        Ok(Self { writer, readers, last_event: watch::Sender::new(0), watches: Arc::default() })
     }
 
     pub(crate) fn last_event(&self) -> &watch::Sender<i64> {
         &self.last_event
     }
 
+    pub(crate) fn watches(&self) -> &Watches {
+        &self.watches
+    }
+
     /// Runs `f` in a transaction on a thread of `role`. A caller that goes away before its turn leaves nothing behind;
     /// after that the transaction is carried through.
-    pub(crate) async fn run<T, F>(&self, role: Role, f: F) -> Result<T, RecordsError>
+    pub(crate) async fn run<T, F>(&self, role: Role, durable: Durable, f: F) -> Result<T, RecordsError>
     where
         F: FnOnce(&mut Tx<'_>) -> Result<T, RecordsError> + Send + 'static,
         T: Send + 'static,
     {
         let (answer, answered) = tokio::sync::oneshot::channel();
-        let last_event = self.last_event.clone();
+        let (last_event, watches) = (self.last_event.clone(), Arc::clone(&self.watches));
         let job: Job = Box::new(move |slot| {
             if answer.is_closed() {
                 return;
             }
-            let outcome = slot.transaction(f);
-            if let Ok((_, Some(seq))) = &outcome {
-                last_event.send_replace(*seq);
+            let Done { outcome, appended, written } = slot.transaction(durable, f);
+            if role == Role::Writer {
+                watches.tell(&written);
+            }
+            if let Some(seq) = appended {
+                last_event.send_replace(seq);
             }
             // The caller may have gone; what is committed stays committed.
-            let _ = answer.send(outcome.map(|(value, _)| value));
+            let _ = answer.send(outcome);
         });
         let queue = match role {
             Role::Writer => &self.writer,
@@ -99,35 +118,48 @@ struct Slot {
     connection: Option<Connection>,
 }
 
+/// A transaction that is over.
+struct Done<T> {
+    outcome: Result<T, RecordsError>,
+    /// The last event, if it was stored.
+    appended: Option<i64>,
+    /// What may have changed.
+    written: Written,
+}
+
+impl<T> Done<T> {
+    const fn failed(error: RecordsError) -> Self {
+        Self { outcome: Err(error), appended: None, written: Written::Tables(Vec::new()) }
+    }
+}
+
 impl Slot {
-    fn transaction<T>(
-        &mut self,
-        f: impl FnOnce(&mut Tx<'_>) -> Result<T, RecordsError>,
-    ) -> Result<(T, Option<i64>), RecordsError> {
+    fn transaction<T>(&mut self, durable: Durable, f: impl FnOnce(&mut Tx<'_>) -> Result<T, RecordsError>) -> Done<T> {
         // Taken out: whatever goes wrong in between, only a connection without a transaction is put back.
-        let mut connection = self.begin()?;
+        let mut connection = match self.begin(durable) {
+            Ok(connection) => connection,
+            Err(error) => return Done::failed(error),
+        };
         let mut tx = Tx::new(&mut connection);
         let outcome = catch_unwind(AssertUnwindSafe(|| f(&mut tx)))
             .unwrap_or(Err(RecordsError::Stopped("it panicked, see the log")));
-        let (failed, appended) = tx.end();
+        let Ended { failed, appended, written } = tx.end();
         let outcome = match (outcome, failed) {
             (Ok(_), Some(earlier)) => Err(RecordsError::Ended(earlier)),
             (outcome, _) => outcome,
         };
-        let outcome = match outcome {
-            Ok(value) => self.commit(&mut connection, appended.is_some()).map(|()| (value, appended)),
-            Err(error) => Err(error),
-        };
+        let outcome = outcome.and_then(|value| self.commit(&mut connection, appended.is_some()).map(|()| value));
         if outcome.is_ok() || connection.batch("ROLLBACK").is_ok() {
             self.connection = Some(connection);
         }
-        outcome
+        let appended = appended.filter(|_| outcome.is_ok());
+        Done { outcome, appended, written }
     }
 
     /// A connection with a transaction begun. One that broke while it was idle is replaced.
-    fn begin(&mut self) -> Result<Connection, RecordsError> {
+    fn begin(&mut self, durable: Durable) -> Result<Connection, RecordsError> {
         if let Some(mut connection) = self.connection.take() {
-            match connection.begin(self.role) {
+            match connection.begin(self.role, durable) {
                 Ok(()) => return Ok(connection),
                 Err(error) if connection.is_closed() || matches!(error, RecordsError::Broken { .. }) => {}
                 Err(error) => {
@@ -139,16 +171,16 @@ impl Slot {
             }
         }
         let mut connection = Connection::open(&self.location, self.role)?;
-        connection.begin(self.role)?;
+        connection.begin(self.role, durable)?;
         Ok(connection)
     }
 
     fn commit(&self, connection: &mut Connection, events: bool) -> Result<(), RecordsError> {
         if self.role == Role::Reader {
-            return connection.batch("COMMIT");
+            return connection.commit();
         }
         fault::point(if events { fault::BEFORE_SYNC } else { fault::BEFORE_COMMIT });
-        connection.batch("COMMIT").map_err(|error| match error {
+        connection.commit().map_err(|error| match error {
             RecordsError::Broken { message } => RecordsError::Uncertain { message },
             other => other,
         })?;
@@ -171,10 +203,17 @@ impl Connection {
         }
     }
 
-    fn begin(&mut self, role: Role) -> Result<(), RecordsError> {
+    fn begin(&mut self, role: Role, durable: Durable) -> Result<(), RecordsError> {
         match self {
-            Self::Sqlite(connection) => connection.begin(role),
-            Self::Postgres(connection) => connection.begin(role),
+            Self::Sqlite(connection) => connection.begin(role, durable),
+            Self::Postgres(connection) => connection.begin(role, durable),
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), RecordsError> {
+        match self {
+            Self::Sqlite(connection) => connection.commit(),
+            Self::Postgres(connection) => connection.batch("COMMIT"),
         }
     }
 

@@ -10,13 +10,15 @@ use postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use postgres::{Client, Config, NoTls, Statement};
 
 use crate::records::error::clip;
-use crate::records::pool::Role;
+use crate::records::pool::{Durable, Role};
 use crate::records::sql::{Dialect, translate};
 use crate::records::{RecordsError, Row, Value};
 
 /// One writer at a time, over all replicas, as SQLite has it: a transaction may read, decide and write, and the log has
 /// no gap. The number is "towpath" in ASCII.
 const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock(32773656075662440)";
+const BEGIN_WRITE_LATER: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = off;
+    SELECT pg_advisory_xact_lock(32773656075662440)";
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// A writer that hangs in a transaction, or waits this long for one that does, is ended by the server.
@@ -47,10 +49,11 @@ impl Postgres {
         Ok(Self { client, statements: HashMap::new() })
     }
 
-    pub(crate) fn begin(&mut self, role: Role) -> Result<(), RecordsError> {
-        self.batch(match role {
-            Role::Writer => BEGIN_WRITE,
-            Role::Reader => BEGIN_READ,
+    pub(crate) fn begin(&mut self, role: Role, durable: Durable) -> Result<(), RecordsError> {
+        self.batch(match (role, durable) {
+            (Role::Writer, Durable::Now) => BEGIN_WRITE,
+            (Role::Writer, Durable::Later) => BEGIN_WRITE_LATER,
+            (Role::Reader, _) => BEGIN_READ,
         })
     }
 

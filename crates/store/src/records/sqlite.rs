@@ -1,23 +1,31 @@
 //! Records in SQLite.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{ErrorCode, OpenFlags, ToSql, ffi, params_from_iter};
 
 use crate::records::error::clip;
-use crate::records::pool::Role;
+use crate::records::pool::{Durable, Role};
 use crate::records::sql::{Dialect, translate};
 use crate::records::{RecordsError, Row, Value};
 
 /// How long a transaction waits for another process that looks into the file.
 const BUSY: Duration = Duration::from_secs(15);
 
+/// How many statements a connection knows in SQLite's words.
+const MOST_TRANSLATED: usize = 512;
+
 /// A connection of one thread.
 pub(crate) struct Sqlite {
     connection: rusqlite::Connection,
     directory: PathBuf,
+    translated: HashMap<String, Rc<str>>,
+    /// Whether a transaction is synced when it is committed.
+    durable: Durable,
 }
 
 impl Sqlite {
@@ -40,7 +48,7 @@ impl Sqlite {
                 message: error.to_string(),
             })?;
         }
-        Ok(Self { connection, directory })
+        Ok(Self { connection, directory, translated: HashMap::new(), durable: Durable::Now })
     }
 
     fn prepare(connection: &rusqlite::Connection, role: Role) -> rusqlite::Result<()> {
@@ -65,11 +73,41 @@ impl Sqlite {
         }
     }
 
-    pub(crate) fn begin(&mut self, role: Role) -> Result<(), RecordsError> {
-        self.batch(match role {
-            Role::Writer => "BEGIN IMMEDIATE",
-            Role::Reader => "BEGIN DEFERRED",
-        })
+    pub(crate) fn begin(&mut self, role: Role, durable: Durable) -> Result<(), RecordsError> {
+        match role {
+            Role::Reader => self.step("BEGIN DEFERRED"),
+            Role::Writer => {
+                if self.durable != durable {
+                    // In this mode the log is not synced with each transaction, only in order with the others.
+                    let normal = durable == Durable::Later;
+                    self.batch(if normal { "PRAGMA synchronous = NORMAL" } else { "PRAGMA synchronous = FULL" })?;
+                    self.durable = durable;
+                }
+                self.step("BEGIN IMMEDIATE")
+            }
+        }
+    }
+
+    pub(crate) fn commit(&mut self) -> Result<(), RecordsError> {
+        self.step("COMMIT")
+    }
+
+    /// A statement of our own, which is always the same.
+    fn step(&mut self, sql: &str) -> Result<(), RecordsError> {
+        let run = || self.connection.prepare_cached(sql)?.raw_execute();
+        run().map(drop).map_err(|error| of(&error, sql, &self.directory))
+    }
+
+    fn translated(&mut self, sql: &str) -> Rc<str> {
+        if let Some(known) = self.translated.get(sql) {
+            return Rc::clone(known);
+        }
+        if self.translated.len() >= MOST_TRANSLATED {
+            self.translated.clear();
+        }
+        let translated: Rc<str> = translate(sql, Dialect::Sqlite).into();
+        self.translated.insert(sql.to_owned(), Rc::clone(&translated));
+        translated
     }
 
     /// Runs statements that have no parameters and give no answer.
@@ -79,15 +117,17 @@ impl Sqlite {
     }
 
     pub(crate) fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, RecordsError> {
+        let translated = self.translated(sql);
         let run = || -> rusqlite::Result<usize> {
-            self.connection.prepare_cached(&translate(sql, Dialect::Sqlite))?.execute(params_from_iter(params))
+            self.connection.prepare_cached(&translated)?.execute(params_from_iter(params))
         };
         run().map(|rows| rows as u64).map_err(|error| of(&error, sql, &self.directory))
     }
 
     pub(crate) fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, RecordsError> {
+        let translated = self.translated(sql);
         let failed = |error: rusqlite::Error| of(&error, sql, &self.directory);
-        let mut statement = self.connection.prepare_cached(&translate(sql, Dialect::Sqlite)).map_err(failed)?;
+        let mut statement = self.connection.prepare_cached(&translated).map_err(failed)?;
         let columns = statement.column_count();
         let mut rows = statement.query(params_from_iter(params)).map_err(failed)?;
         let mut answer = Vec::new();

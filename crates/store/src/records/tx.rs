@@ -2,6 +2,7 @@
 
 use crate::records::error::clip;
 use crate::records::pool::Connection;
+use crate::records::watches::Written;
 use crate::records::{RecordsError, Row, Value};
 
 /// An open transaction.
@@ -13,16 +14,26 @@ pub struct Tx<'c> {
     connection: &'c mut Connection,
     failed: Option<String>,
     appended: Option<i64>,
+    written: Written,
+}
+
+/// What became of a transaction's statements.
+pub(crate) struct Ended {
+    /// What failed.
+    pub(crate) failed: Option<String>,
+    /// The last event appended.
+    pub(crate) appended: Option<i64>,
+    /// What was written to.
+    pub(crate) written: Written,
 }
 
 impl<'c> Tx<'c> {
     pub(crate) fn new(connection: &'c mut Connection) -> Self {
-        Self { connection, failed: None, appended: None }
+        Self { connection, failed: None, appended: None, written: Written::Tables(Vec::new()) }
     }
 
-    /// What failed, and the last event appended.
-    pub(crate) fn end(self) -> (Option<String>, Option<i64>) {
-        (self.failed, self.appended)
+    pub(crate) fn end(self) -> Ended {
+        Ended { failed: self.failed, appended: self.appended, written: self.written }
     }
 
     /// Says that events up to `seq` are part of this transaction.
@@ -91,6 +102,7 @@ impl<'c> Tx<'c> {
         if let Some(earlier) = &self.failed {
             return Err(RecordsError::Ended(earlier.clone()));
         }
+        self.written.add(sql);
         let nul = |value: &Value| matches!(value, Value::Text(text) if text.contains('\0'));
         let outcome = match params.iter().position(nul) {
             Some(index) => Err(RecordsError::Nul { number: index + 1, sql: clip(sql) }),

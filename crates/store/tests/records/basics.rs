@@ -239,3 +239,36 @@ pub async fn a_failing_migration_leaves_nothing(place: Place) {
     records.read(|tx| tx.query("SELECT a FROM m", &[])).await.unwrap_err();
     records.migrate("m", &["CREATE TABLE m (a BIGINT NOT NULL)"]).await.unwrap();
 }
+
+pub async fn a_watch_moves_with_its_own_tables(place: Place) {
+    let records = with_table(&place).await;
+    let others = records.watch(|table| table != "t");
+    let watch = records.watch(|table| table == "t");
+    let (Some(watch), Some(others)) = (watch, others) else {
+        assert!(records.is_shared(), "only where others write as well nothing can be watched");
+        return;
+    };
+    let before = (watch.now(), others.now());
+    count(&records).await;
+    records.write(|tx| tx.next_id("x")).await.unwrap();
+    assert_eq!(watch.now(), before.0, "reading and other tables do not count");
+    assert_ne!(others.now(), before.1);
+    records.write(insert(1)).await.unwrap();
+    let written = watch.now();
+    assert_ne!(written, before.0);
+    records.write_later(insert(2)).await.unwrap();
+    assert_ne!(watch.now(), written);
+}
+
+pub async fn what_may_be_durable_later_is_there_at_once(place: Place) {
+    let records = with_table(&place).await;
+    for key in 0..10 {
+        match key % 2 {
+            0 => records.write_later(insert(key)).await.unwrap(),
+            _ => records.write(insert(key)).await.unwrap(),
+        };
+        assert_eq!(count(&records).await, key + 1);
+    }
+    drop(records);
+    assert_eq!(count(&place.open().await).await, 10);
+}

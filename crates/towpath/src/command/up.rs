@@ -105,6 +105,10 @@ fn keep_memory_together() {
     // SAFETY: `mallopt` only sets a number, before any other thread of ours allocates much.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
+        // What bodies pass through is used again at once: to give it back to the system and to be given it anew, cleared,
+        // would take longer than to move the bytes.
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 2 << 20);
     }
 }
 

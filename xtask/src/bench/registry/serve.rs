@@ -78,7 +78,7 @@ impl Server {
         match &self.kind {
             Kind::Ours(program) => {
                 let mut command = Command::new(program);
-                command.args(["up", "--listen", &self.address.to_string(), "--data"]).arg(data);
+                command.args(["registry", "serve", "--listen", &self.address.to_string(), "--data"]).arg(data);
                 command.env("TOWPATH_LOG", "warn,server::access=info");
                 Ok(command)
             }
