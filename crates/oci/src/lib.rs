@@ -1,23 +1,26 @@
 //! What an image is made of: descriptors, manifests, configurations and layers, and how layers become directories and
 //! directories layers.
 //!
-//! Everything here blocks; async rooms call it from a blocking thread. Nothing here talks to a registry or serves one,
-//! and no layer is ever held in memory. Image content is a stranger's: whatever it says, nothing outside the directory
-//! of its own layer is read, written or removed.
+//! Everything but [`client`] blocks; async rooms call it from a blocking thread. [`client`] speaks to registries; nothing
+//! here serves one, and no layer is ever held in memory. Image content is a stranger's: whatever it says, nothing outside
+//! the directory of its own layer is read, written or removed.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod client;
 pub mod compress;
 pub mod decompress;
 mod descriptor;
 pub mod diff;
 mod hash;
+mod host;
 pub mod image;
 pub mod layer;
 mod manifest;
 pub mod media_type;
 pub mod merged;
 mod owner;
+mod reference;
 mod rooted;
 pub mod tar;
 mod unpack;
@@ -26,7 +29,9 @@ mod xattr;
 
 pub use descriptor::{Descriptor, Platform};
 pub use hash::{DigestReader, DigestWriter, Hasher, digest_of};
+pub use host::RegistryHost;
 pub use image::{History, ImageConfig, RootFs, RuntimeConfig};
 pub use layer::{LayerError, LayerStore, Mismatch, UnpackLimits, remove_tree};
 pub use manifest::{Index, MAX_MANIFEST, Manifest, ManifestError, ManifestKind, guess_media_type, parse_manifest};
 pub use owner::IdMap;
+pub use reference::Reference;

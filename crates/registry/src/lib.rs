@@ -16,7 +16,6 @@ mod fallback;
 pub mod http;
 mod listing;
 mod manifests;
-mod reference;
 mod remembered;
 mod schema;
 mod uploads;
@@ -33,7 +32,7 @@ pub use error::RegistryError;
 pub use events::{ENVELOPE, ImageAction, ImageEvent, Subscription};
 pub use listing::{Page, Referrer};
 pub use manifests::ManifestRecord;
-pub use reference::Reference;
+pub use oci::Reference;
 pub use usage::Usage;
 
 /// What images exist, and what each of them has. Clones share everything.

@@ -12,7 +12,8 @@ use crate::error::Failure;
 
 /// A client that takes no proxy from the environment.
 pub(super) fn http() -> Result<reqwest::Client, Failure> {
-    let client = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(10)).build();
+    let client =
+        reqwest::Client::builder().no_proxy().tls_certs_only([]).connect_timeout(Duration::from_secs(10)).build();
     client.map_err(|error| Failure::failed(error.to_string()))
 }
 
