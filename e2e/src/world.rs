@@ -152,6 +152,11 @@ impl World {
         }
     }
 
+    /// Kills what the server supervises: jobs, services, proxies.
+    pub fn end_jobs(&self) {
+        end_supervisors(&self.data);
+    }
+
     /// What the server printed.
     pub fn server_log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("server.log")).unwrap_or_default()

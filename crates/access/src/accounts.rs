@@ -63,18 +63,16 @@ impl Access {
     pub async fn bootstrap(&self) -> Result<Option<Secret>, AccessError> {
         let secret = Secret::generate(TOKEN);
         let stored = secret.clone();
-        let made = self
-            .records
-            .write(move |tx| {
-                let sql = "SELECT id FROM owners WHERE kind = $1 LIMIT 1";
-                if tx.query_first(sql, &[OwnerKind::User.name().into()])?.is_some() {
-                    return Ok(false);
-                }
-                let id = insert_owner(tx, ADMIN, OwnerKind::User, true)?;
-                tokens::insert(tx, UserId(id), "first start", &[Scope::All], None, &stored)?;
-                Ok(true)
-            })
-            .await?;
+        let made = self.change(move |tx| {
+            let sql = "SELECT id FROM owners WHERE kind = $1 LIMIT 1";
+            if tx.query_first(sql, &[OwnerKind::User.name().into()])?.is_some() {
+                return Ok(false);
+            }
+            let id = insert_owner(tx, ADMIN, OwnerKind::User, true)?;
+            tokens::insert(tx, UserId(id), "first start", &[Scope::All], None, &stored)?;
+            Ok(true)
+        });
+        let made = made.await?;
         Ok(made.then_some(secret))
     }
 
@@ -84,7 +82,7 @@ impl Access {
     /// [`AccessError::BadName`], [`AccessError::Exists`].
     pub async fn create_user(&self, name: &str, admin: bool) -> Result<UserId, AccessError> {
         let name = checked(name)?;
-        let id = self.records.write(move |tx| insert_owner(tx, &name, OwnerKind::User, admin)).await?;
+        let id = self.change(move |tx| insert_owner(tx, &name, OwnerKind::User, admin)).await?;
         Ok(UserId(id))
     }
 
@@ -117,7 +115,7 @@ impl Access {
     /// # Errors
     /// [`AccessError::NoUser`], [`AccessError::LastAdministrator`].
     pub async fn set_admin(&self, user: UserId, admin: bool) -> Result<(), AccessError> {
-        let changed = self.records.write(move |tx| {
+        let changed = self.change(move |tx| {
             let sql = format!("SELECT {COLUMNS} FROM owners WHERE id = $1 AND kind = 'user'");
             let row = tx.query_first(&sql, &[user.0.into()])?;
             let found = read_user(&row.ok_or_else(|| AccessError::NoUser(user.to_string()))?)?;
@@ -126,7 +124,7 @@ impl Access {
             }
             tx.execute("UPDATE owners SET admin = $2 WHERE id = $1", &[user.0.into(), admin.into()])
         });
-        Ok(changed.await.map(|_| ())?)
+        changed.await.map(drop)
     }
 
     /// Deletes a user with their tokens, memberships and collaborations.
@@ -135,7 +133,7 @@ impl Access {
     /// [`AccessError::NoUser`], [`AccessError::OwnsRepositories`], [`AccessError::LastAdministrator`],
     /// [`AccessError::LastManager`].
     pub async fn delete_user(&self, user: UserId) -> Result<(), AccessError> {
-        Ok(self.records.write(move |tx| delete_user(tx, user)).await?)
+        self.change(move |tx| delete_user(tx, user)).await
     }
 
     /// Makes an organisation that `manager` administers.
@@ -144,7 +142,7 @@ impl Access {
     /// [`AccessError::BadName`], [`AccessError::Exists`], [`AccessError::NoUser`].
     pub async fn create_organisation(&self, name: &str, manager: UserId) -> Result<OrgId, AccessError> {
         let name = checked(name)?;
-        let id = self.records.write(move |tx| {
+        let id = self.change(move |tx| {
             if tx.query_first("SELECT id FROM owners WHERE id = $1 AND kind = 'user'", &[manager.0.into()])?.is_none() {
                 return Err(AccessError::NoUser(manager.to_string()).into());
             }
@@ -183,12 +181,12 @@ impl Access {
     /// [`AccessError::NoOrganisation`], [`AccessError::NoUser`], [`AccessError::LastManager`].
     pub async fn add_member(&self, organisation: &str, user: &str, role: Role) -> Result<(), AccessError> {
         let (organisation, user) = (organisation.to_owned(), user.to_owned());
-        let added = self.records.write(move |tx| {
+        let added = self.change(move |tx| {
             let (organisation, member) = (organisation_id(tx, &organisation)?, user_id(tx, &user)?);
             set_member(tx, organisation, member, role)?;
             keep_a_manager(tx, organisation, &user)
         });
-        Ok(added.await?)
+        added.await
     }
 
     /// Takes a member out of an organisation. Nothing happens if they were none.
@@ -197,13 +195,13 @@ impl Access {
     /// [`AccessError::NoOrganisation`], [`AccessError::NoUser`], [`AccessError::LastManager`].
     pub async fn remove_member(&self, organisation: &str, user: &str) -> Result<(), AccessError> {
         let (organisation, user) = (organisation.to_owned(), user.to_owned());
-        let removed = self.records.write(move |tx| {
+        let removed = self.change(move |tx| {
             let (organisation, member) = (organisation_id(tx, &organisation)?, user_id(tx, &user)?);
             let sql = "DELETE FROM members WHERE organisation = $1 AND member = $2";
             tx.execute(sql, &[organisation.into(), member.into()])?;
             keep_a_manager(tx, organisation, &user)
         });
-        Ok(removed.await?)
+        removed.await
     }
 
     /// The members of an organisation by name.
@@ -232,7 +230,7 @@ fn checked(name: &str) -> Result<String, AccessError> {
     }
 }
 
-fn insert_owner(tx: &mut Tx<'_>, name: &str, kind: OwnerKind, admin: bool) -> Result<i64, RecordsError> {
+pub(crate) fn insert_owner(tx: &mut Tx<'_>, name: &str, kind: OwnerKind, admin: bool) -> Result<i64, RecordsError> {
     if find_owner(tx, name)?.is_some() {
         return Err(AccessError::Exists(name.to_owned()).into());
     }
@@ -259,7 +257,7 @@ pub(crate) fn user_id(tx: &mut Tx<'_>, name: &str) -> Result<i64, RecordsError> 
     }
 }
 
-fn organisation_id(tx: &mut Tx<'_>, name: &str) -> Result<i64, RecordsError> {
+pub(crate) fn organisation_id(tx: &mut Tx<'_>, name: &str) -> Result<i64, RecordsError> {
     match find_owner(tx, name)? {
         Some((id, OwnerKind::Organisation)) => Ok(id),
         _ => Err(AccessError::NoOrganisation(name.to_owned()).into()),
@@ -295,6 +293,10 @@ fn delete_user(tx: &mut Tx<'_>, user: UserId) -> Result<(), RecordsError> {
     let organisations = tx.query("SELECT organisation FROM members WHERE member = $1", &[user.0.into()])?;
     for sql in [
         "DELETE FROM tokens WHERE holder = $1",
+        "DELETE FROM robots WHERE owner = $1",
+        "DELETE FROM access_group_members WHERE member = $1",
+        "DELETE FROM passwords WHERE holder = $1",
+        "DELETE FROM identities WHERE holder = $1",
         "DELETE FROM members WHERE member = $1",
         "DELETE FROM collaborators WHERE collaborator = $1",
         "DELETE FROM owners WHERE id = $1",

@@ -1,20 +1,18 @@
 //! Tokens of the registry: what `/v2` answers its challenge with, for minutes.
 //!
-//! `twb_`, the claims as JSON in base64url, a dot, and their HMAC-SHA256 in base64url. There is one algorithm and one key,
-//! named nowhere in the token, so neither can be swapped.
+//! `twb_`, the id of a key, a dot, the claims as JSON in base64url, a dot, and the HMAC-SHA256 of the text between `twb_`
+//! and the last dot. There is one algorithm, named nowhere in the token, and an id that is not one of our keys is nothing.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::Mac;
 use model::{Timestamp, TokenId, UserId};
 use serde::{Deserialize, Serialize};
-use sha2::Sha256;
-use store::Records;
 
-use crate::{Access, AccessError, JobPrincipal, Principal, Scope, Secret, User, now};
+use crate::{Access, AccessError, JobPrincipal, Principal, RobotPrincipal, Scope, User, now};
 
 /// What a registry token begins with.
 const BEARER: &str = "twb_";
@@ -54,17 +52,20 @@ impl BearerClaims {
 }
 
 /// Why a registry token is refused. To a client each is `invalid_token`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BearerError {
     /// It is not one of ours, or was changed.
     #[error("the registry token is not valid")]
     Invalid,
+    /// Its key is not known here; another replica may have made it just now.
+    #[error("the registry token was signed with a key that is not known")]
+    UnknownKey,
     /// It was made for another service.
     #[error("the registry token was made for another service")]
     OtherService,
-    /// Its time is over.
+    /// Its time is over. What it said is here for an upload that takes longer than a token lasts.
     #[error("the registry token has expired")]
-    Expired,
+    Expired(Box<BearerClaims>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -81,6 +82,7 @@ struct Claims {
 enum Subject {
     Anonymous,
     User { id: i64, name: String, admin: bool, token: i64, scopes: BTreeSet<Scope> },
+    Robot(RobotPrincipal),
     Job(JobPrincipal),
 }
 
@@ -95,52 +97,55 @@ impl Access {
             access: scopes.to_vec(),
         };
         let json = serde_json::to_string(&claims).expect("a struct of texts, numbers and lists is always JSON");
-        let payload = URL_SAFE_NO_PAD.encode(json);
-        let mac = URL_SAFE_NO_PAD.encode(self.mac(&payload).finalize().into_bytes());
-        format!("{BEARER}{payload}.{mac}")
+        let key = self.shared.keys.signing();
+        let signed = format!("{}.{}", key.id(), URL_SAFE_NO_PAD.encode(json));
+        let mac = URL_SAFE_NO_PAD.encode(key.mac().chain_update(&signed).finalize().into_bytes());
+        format!("{BEARER}{signed}.{mac}")
     }
 
-    /// Reads a registry token that was made for `service`.
+    /// Reads a registry token that was made for `service`, with the keys of now.
+    ///
+    /// # Errors
+    /// See [`BearerError`]; [`AccessError::Records`] when the keys cannot be read.
+    pub async fn read_bearer(
+        &self,
+        token: &str,
+        service: &str,
+    ) -> Result<Result<BearerClaims, BearerError>, AccessError> {
+        self.refresh_keys().await?;
+        match self.verify_bearer(token, service) {
+            Err(BearerError::UnknownKey) => {
+                self.look_for_key().await?;
+                Ok(self.verify_bearer(token, service))
+            }
+            read => Ok(read),
+        }
+    }
+
+    /// Reads a registry token that was made for `service`, with the keys that are known here.
     ///
     /// # Errors
     /// See [`BearerError`].
     pub fn verify_bearer(&self, token: &str, service: &str) -> Result<BearerClaims, BearerError> {
-        let invalid = BearerError::Invalid;
+        let invalid = || BearerError::Invalid;
         if token.len() > LONGEST {
-            return Err(invalid);
+            return Err(invalid());
         }
-        let (payload, mac) = token.strip_prefix(BEARER).and_then(|token| token.split_once('.')).ok_or(invalid)?;
-        let mac = URL_SAFE_NO_PAD.decode(mac).map_err(|_| invalid)?;
+        let (signed, mac) = token.strip_prefix(BEARER).and_then(|token| token.rsplit_once('.')).ok_or_else(invalid)?;
+        let (id, payload) = signed.split_once('.').ok_or_else(invalid)?;
+        let key = self.shared.keys.verifying(id).ok_or(BearerError::UnknownKey)?;
+        let mac = URL_SAFE_NO_PAD.decode(mac).map_err(|_| invalid())?;
         // In constant time.
-        self.mac(payload).verify_slice(&mac).map_err(|_| invalid)?;
-        let json = URL_SAFE_NO_PAD.decode(payload).map_err(|_| invalid)?;
-        let claims: Claims = serde_json::from_slice(&json).map_err(|_| invalid)?;
+        key.mac().chain_update(signed).verify_slice(&mac).map_err(|_| invalid())?;
+        let json = URL_SAFE_NO_PAD.decode(payload).map_err(|_| invalid())?;
+        let claims: Claims = serde_json::from_slice(&json).map_err(|_| invalid())?;
         if claims.aud != service {
             return Err(BearerError::OtherService);
         }
-        if claims.exp <= now().0 {
-            return Err(BearerError::Expired);
-        }
-        Ok(BearerClaims { principal: claims.sub.into(), scopes: claims.access, expires: Timestamp(claims.exp) })
+        let (expires, over) = (Timestamp(claims.exp), claims.exp <= now().0);
+        let claims = BearerClaims { principal: claims.sub.into(), scopes: claims.access, expires };
+        if over { Err(BearerError::Expired(Box::new(claims))) } else { Ok(claims) }
     }
-
-    fn mac(&self, payload: &str) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.key.expose().as_bytes()).expect("any length is a key");
-        mac.update(payload.as_bytes());
-        mac
-    }
-}
-
-/// The key that all replicas sign with, made at the first start.
-pub(crate) async fn signing_key(records: &Records) -> Result<Secret, AccessError> {
-    let new = Secret::generate("").expose().to_owned();
-    let key = records.write(move |tx| {
-        let sql = "INSERT INTO signing_keys (name, secret) VALUES ('bearer', $1) ON CONFLICT (name) DO NOTHING";
-        tx.execute(sql, &[new.into()])?;
-        tx.query("SELECT secret FROM signing_keys WHERE name = 'bearer'", &[])
-    });
-    let key: String = key.await?.first().ok_or(AccessError::BadCredentials)?.get(0)?;
-    Ok(key.into())
 }
 
 impl From<&Principal> for Subject {
@@ -154,6 +159,7 @@ impl From<&Principal> for Subject {
                 token: user.token.0,
                 scopes: user.scopes.clone(),
             },
+            Principal::Robot(robot) => Self::Robot(robot.clone()),
             Principal::Job(job) => Self::Job(job.clone()),
         }
     }
@@ -166,6 +172,7 @@ impl From<Subject> for Principal {
             Subject::User { id, name, admin, token, scopes } => {
                 Self::User(User { id: UserId(id), name, admin, token: TokenId(token), scopes })
             }
+            Subject::Robot(robot) => Self::Robot(robot),
             Subject::Job(job) => Self::Job(job),
         }
     }

@@ -32,6 +32,40 @@ pub enum AccessError {
     /// The name of a token is empty, too long or in use by this user.
     #[error("{0:?} cannot be the name of a token: 1 to 100 characters, not in use by the same user")]
     BadTokenName(String),
+    /// There is no such robot.
+    #[error("there is no robot {0}")]
+    NoRobot(String),
+    /// A robot's name cannot be one.
+    #[error("{0:?} cannot be the name of a robot: 1 to 60 of a-z 0-9 . _ -, a letter or digit first")]
+    BadRobotName(String),
+    /// What a robot may do is not said, or not known.
+    #[error("{0:?}: a robot needs one or more of pull, push, delete")]
+    BadRobotActions(String),
+    /// A robot's or group's pattern leads out of its owner's name.
+    #[error("{pattern:?} is not within {owner}/: begin it so")]
+    PatternElsewhere {
+        /// The pattern.
+        pattern: String,
+        /// The owner.
+        owner: String,
+    },
+    /// A robot has no pattern, or too many.
+    #[error("a robot needs 1 to 20 patterns of images such as acme/*, not {0}")]
+    PatternCount(usize),
+    /// A line of an htpasswd file cannot be taken over.
+    #[error("line {line} of the htpasswd file {why}")]
+    Htpasswd {
+        /// Which, from 1.
+        line: usize,
+        /// What is wrong. The line itself is not shown.
+        why: &'static str,
+    },
+    /// More passwords are being checked than this machine can.
+    #[error("too many passwords are being checked; try again")]
+    Busy,
+    /// There is no such group in this organisation.
+    #[error("there is no group {0:?}")]
+    NoGroup(String),
     /// A token without a scope could do nothing.
     #[error("a token needs at least one scope of: {}", crate::Scope::names())]
     NoScope,

@@ -3,11 +3,10 @@
 use std::fmt;
 
 use model::{ImageName, RepoName};
-use store::{RecordsError, Tx};
+use store::RecordsError;
 
-use crate::accounts::{OwnerKind, find_owner};
-use crate::schema::fold;
-use crate::{Access, JobPrincipal, Level, Principal, Role, Scope, User, now};
+use crate::standing::Right;
+use crate::{Access, Principal, Scope};
 
 /// What somebody wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -131,44 +130,6 @@ impl From<RecordsError> for Denied {
     }
 }
 
-/// How far somebody's rights on something go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Right {
-    None,
-    Read,
-    Write,
-    Admin,
-}
-
-impl From<Role> for Right {
-    fn from(role: Role) -> Self {
-        match role {
-            Role::Read => Self::Read,
-            Role::Write => Self::Write,
-            Role::Admin => Self::Admin,
-        }
-    }
-}
-
-impl From<Level> for Right {
-    fn from(level: Level) -> Self {
-        match level {
-            Level::None => Self::None,
-            Level::Read => Self::Read,
-            Level::Write => Self::Write,
-        }
-    }
-}
-
-/// What was found out about a principal and a resource.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Standing {
-    /// What everybody may do.
-    public: Right,
-    /// What this principal may do.
-    own: Right,
-}
-
 impl Access {
     /// Decides whether `principal` may do `action` to `resource`, as things stand now.
     ///
@@ -188,43 +149,28 @@ impl Access {
         if *principal == Principal::Anonymous && open >= needed {
             return Ok(Authorized { principal: Principal::Anonymous, action, resource });
         }
-        let mut standing = self.standing(principal, action, &resource).await?.ok_or(Denied::Unauthenticated)?;
+        let mut standing = self.standing(principal, &resource).await?.ok_or(Denied::Unauthenticated)?;
         standing.public = standing.public.max(open);
-        let named = || (principal.to_string(), resource.to_string());
         let best = standing.own.max(standing.public);
-        if best >= needed {
+        let own = standing.delete.filter(|_| action == Action::Delete).unwrap_or(standing.own >= needed);
+        if own || standing.public >= needed {
             // A token never gives less than none at all.
-            if let Some(scope) = missing_scope(principal, action, &resource).filter(|_| standing.public < needed) {
-                let (principal, resource) = named();
-                return Err(Denied::Scope { principal, scope, action, resource });
-            }
-            return Ok(Authorized { principal: principal.clone(), action, resource });
+            return match missing_scope(principal, action, &resource).filter(|_| standing.public < needed) {
+                None => Ok(Authorized { principal: principal.clone(), action, resource }),
+                Some(scope) => {
+                    let (principal, resource) = (principal.to_string(), resource.to_string());
+                    Err(Denied::Scope { principal, scope, action, resource })
+                }
+            };
         }
-        let (who, what) = named();
+        let what = resource.to_string();
         Err(match principal {
             Principal::Anonymous => Denied::Unauthenticated,
-            _ if best >= Right::Read => Denied::Forbidden { principal: who, action, resource: what },
+            _ if best >= Right::Read || standing.delete == Some(true) => {
+                Denied::Forbidden { principal: principal.to_string(), action, resource: what }
+            }
             _ => Denied::Hidden { resource: what },
         })
-    }
-
-    async fn standing(
-        &self,
-        principal: &Principal,
-        action: Action,
-        resource: &Resource,
-    ) -> Result<Option<Standing>, RecordsError> {
-        let key = (principal.clone(), action, resource.clone());
-        let asked = self.remembered.ask();
-        if let Some(known) = self.remembered.get(asked, &key) {
-            return Ok(Some(known));
-        }
-        let (asker, wanted) = (principal.clone(), resource.clone());
-        let found = self.records.read(move |tx| standing(tx, &asker, action, &wanted)).await?;
-        if let Some(standing) = found {
-            self.remembered.put(asked, key, standing);
-        }
-        Ok(found)
     }
 }
 
@@ -251,105 +197,4 @@ fn missing_scope(principal: &Principal, action: Action, resource: &Resource) -> 
     };
     let covered = user.scopes.iter().any(|held| held.includes(scope));
     (!covered).then_some(scope)
-}
-
-/// Nothing if the principal is not one any more.
-fn standing(
-    tx: &mut Tx<'_>,
-    principal: &Principal,
-    action: Action,
-    resource: &Resource,
-) -> Result<Option<Standing>, RecordsError> {
-    let place = place(tx, resource)?;
-    let public = if place.public { Right::Read } else { Right::None };
-    let own = match principal {
-        Principal::Anonymous => Some(Right::None),
-        Principal::User(user) => user_right(tx, user, resource, &place)?,
-        // A job may add, never remove: what it pushed may be live.
-        Principal::Job(job) if action == Action::Delete => {
-            job_right(tx, job, resource)?.map(|right| right.min(Right::Read))
-        }
-        Principal::Job(job) => job_right(tx, job, resource)?,
-    };
-    Ok(own.map(|own| Standing { public, own }))
-}
-
-/// Where a resource stands: under which owner, and in which repository of that owner, by their folded names.
-struct Place {
-    owner: Option<String>,
-    repository: Option<String>,
-    public: bool,
-}
-
-fn place(tx: &mut Tx<'_>, resource: &Resource) -> Result<Place, RecordsError> {
-    let (owner, repository) = match resource {
-        Resource::Server | Resource::Images => return Ok(Place { owner: None, repository: None, public: false }),
-        Resource::Owner(owner) => return Ok(Place { owner: Some(fold(owner)), repository: None, public: false }),
-        Resource::Repository(name) => (fold(name.owner()), Some(fold(name.name()))),
-        Resource::Image(name) => (fold(name.owner()), image_repository(name)),
-    };
-    let Some(repository) = repository else {
-        return Ok(Place { owner: Some(owner), repository: None, public: false });
-    };
-    let sql = "SELECT public FROM repository_access WHERE owner = $1 AND name = $2";
-    match tx.query_first(sql, &[(&owner).into(), (&repository).into()])? {
-        Some(row) => Ok(Place { owner: Some(owner), repository: Some(repository), public: row.get(0)? }),
-        None => Ok(Place { owner: Some(owner), repository: None, public: false }),
-    }
-}
-
-/// The repository that an image would belong to: its second component.
-fn image_repository(name: &ImageName) -> Option<String> {
-    name.as_str().split('/').nth(1).map(str::to_owned)
-}
-
-fn user_right(tx: &mut Tx<'_>, user: &User, resource: &Resource, place: &Place) -> Result<Option<Right>, RecordsError> {
-    // The token, not what it once said: it may be revoked, the user deleted or no administrator any more.
-    let sql = "SELECT owners.admin FROM tokens JOIN owners ON owners.id = tokens.holder
-               WHERE tokens.id = $1 AND owners.id = $2 AND (tokens.expires IS NULL OR tokens.expires > $3)";
-    let Some(row) = tx.query_first(sql, &[user.token.0.into(), user.id.0.into(), now().into()])? else {
-        return Ok(None);
-    };
-    if row.get(0)? {
-        return Ok(Some(Right::Admin));
-    }
-    let Some(owner) = &place.owner else {
-        return Ok(Some(if *resource == Resource::Server { Right::Read } else { Right::None }));
-    };
-    let mut right = match find_owner(tx, owner)? {
-        Some((id, OwnerKind::User)) if id == user.id.0 => Right::Admin,
-        Some((id, OwnerKind::Organisation)) => {
-            let sql = "SELECT role FROM members WHERE organisation = $1 AND member = $2";
-            role(tx, sql, &[id.into(), user.id.0.into()])?
-        }
-        _ => Right::None,
-    };
-    if let Some(repository) = &place.repository {
-        let sql = "SELECT role FROM collaborators WHERE owner = $1 AND name = $2 AND collaborator = $3";
-        right = right.max(role(tx, sql, &[owner.into(), repository.into(), user.id.0.into()])?);
-    }
-    Ok(Some(right))
-}
-
-fn role(tx: &mut Tx<'_>, sql: &str, params: &[store::Value]) -> Result<Right, RecordsError> {
-    let row = tx.query_first(sql, params)?;
-    row.map_or(Ok(Right::None), |row| row.parse::<Role>(0).map(Right::from))
-}
-
-fn job_right(tx: &mut Tx<'_>, job: &JobPrincipal, resource: &Resource) -> Result<Option<Right>, RecordsError> {
-    // Dies with the job.
-    let sql = "SELECT job FROM job_tokens WHERE job = $1 AND run = $2 AND expires > $3";
-    if tx.query_first(sql, &[job.job.0.into(), job.run.0.into(), now().into()])?.is_none() {
-        return Ok(None);
-    }
-    let (owner, name) = (fold(job.repository.owner()), fold(job.repository.name()));
-    Ok(Some(match resource {
-        Resource::Repository(other) if fold(other.owner()) == owner && fold(other.name()) == name => {
-            job.contents.into()
-        }
-        Resource::Image(image) if image.owner() == owner && image_repository(image).as_ref() == Some(&name) => {
-            job.packages.into()
-        }
-        _ => Right::None,
-    }))
 }

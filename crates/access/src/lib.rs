@@ -2,7 +2,7 @@
 //!
 //! [`Access::authenticate`] makes a [`Principal`] of what a client sent; [`Access::authorize`] decides, and is the only
 //! maker of an [`Authorized`] value. Handlers of git, registry, API and pages take such values, so none can forget to ask.
-//! Rights are looked up each time: a revoked token, a removed member and an ended job are refused at the next request.
+//! A right is as it stands at each request: a revoked token, a removed member and an ended job are refused at the next one.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod accounts;
@@ -11,11 +11,16 @@ mod bearer;
 mod credentials;
 mod error;
 mod gate;
+mod groups;
+mod keys;
+mod passwords;
 mod principal;
-mod remembered;
 mod repositories;
+mod rights;
+mod robots;
 mod schema;
 mod secret;
+mod standing;
 mod tokens;
 
 use std::sync::Arc;
@@ -29,7 +34,11 @@ pub use bearer::{BearerClaims, BearerError, BearerScope};
 pub use credentials::Credentials;
 pub use error::AccessError;
 pub use gate::{Action, Authorized, Denied, Resource};
-pub use principal::{JobPrincipal, Level, Principal, Role, Scope, User};
+pub use groups::GroupRecord;
+pub use keys::KeyRecord;
+pub use passwords::Imported;
+pub use principal::{JobPrincipal, Level, Principal, RobotPrincipal, Role, Scope, User};
+pub use robots::{NewRobot, RobotAction, RobotRecord};
 pub use secret::Secret;
 pub use tokens::TokenRecord;
 
@@ -37,23 +46,32 @@ pub use tokens::TokenRecord;
 #[derive(Clone, Debug)]
 pub struct Access {
     records: Records,
-    /// Signs the registry's bearer tokens.
-    key: Arc<Secret>,
     /// What may be done without credentials, with every image.
     anonymous_images: Level,
-    remembered: Arc<remembered::Remembered>,
+    shared: Arc<Shared>,
+}
+
+/// What is kept in memory.
+#[derive(Debug)]
+struct Shared {
+    /// Sign the registry's bearer tokens.
+    keys: keys::Keys,
+    /// What the gate found out.
+    rights: rights::Rights,
+    /// Check passwords.
+    passwords: passwords::Passwords,
 }
 
 impl Access {
-    /// Makes the tables and the signing key if they are not there.
+    /// Makes the tables and the first signing key if they are not there.
     ///
     /// # Errors
     /// When the records cannot be written, or a later version wrote them.
     pub async fn install(records: Records) -> Result<Self, AccessError> {
         schema::install(&records).await?;
-        let key = bearer::signing_key(&records).await?;
-        let remembered = Arc::new(remembered::Remembered::new(&records));
-        Ok(Self { records, key: Arc::new(key), anonymous_images: Level::None, remembered })
+        let keys = keys::Keys::open(&records).await?;
+        let shared = Shared { keys, rights: rights::Rights::default(), passwords: passwords::Passwords::new() };
+        Ok(Self { records, anonymous_images: Level::None, shared: Arc::new(shared) })
     }
 
     /// The same with images open to everybody: for pulling, or for pushing and deleting as well.

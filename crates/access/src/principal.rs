@@ -16,6 +16,8 @@ pub enum Principal {
     Anonymous,
     /// A user, by one of their tokens.
     User(User),
+    /// A robot, by its token.
+    Robot(RobotPrincipal),
     /// A job of a workflow run, by the token it was given.
     Job(JobPrincipal),
 }
@@ -25,6 +27,7 @@ impl fmt::Display for Principal {
         match self {
             Self::Anonymous => f.write_str("anonymous"),
             Self::User(user) => f.write_str(&user.name),
+            Self::Robot(robot) => f.write_str(&robot.login),
             Self::Job(job) => write!(f, "job {} of {}", job.job, job.repository),
         }
     }
@@ -35,7 +38,7 @@ impl Principal {
     pub const fn user(&self) -> Option<&User> {
         match self {
             Self::User(user) => Some(user),
-            Self::Anonymous | Self::Job(_) => None,
+            Self::Anonymous | Self::Robot(_) | Self::Job(_) => None,
         }
     }
 }
@@ -74,6 +77,25 @@ impl User {
     /// What that token is good for.
     pub const fn scopes(&self) -> &BTreeSet<Scope> {
         &self.scopes
+    }
+}
+
+/// A robot that has shown its token. Made only by authentication.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RobotPrincipal {
+    pub(crate) id: i64,
+    pub(crate) login: String,
+}
+
+impl RobotPrincipal {
+    /// Its id.
+    pub const fn id(&self) -> i64 {
+        self.id
+    }
+
+    /// The user name it signs in with: `acme+deploy`.
+    pub fn login(&self) -> &str {
+        &self.login
     }
 }
 

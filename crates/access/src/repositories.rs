@@ -22,7 +22,7 @@ impl Access {
         let [owner, name] = key(repository);
         let sql = "INSERT INTO repository_access (owner, name, public) VALUES ($1, $2, $3)
                    ON CONFLICT (owner, name) DO UPDATE SET public = excluded.public";
-        Ok(self.records.write(move |tx| tx.execute(sql, &[owner, name, public.into()]).map(drop)).await?)
+        self.change(move |tx| tx.execute(sql, &[owner, name, public.into()]).map(drop)).await
     }
 
     /// Whether everybody may read a repository; nothing if it is not known here.
@@ -42,7 +42,7 @@ impl Access {
     /// [`AccessError::Exists`] when the new name is taken.
     pub async fn rename_repository(&self, from: &RepoName, to: &RepoName) -> Result<(), AccessError> {
         let (old, new, to) = (key(from), key(to), to.to_string());
-        let renamed = self.records.write(move |tx| {
+        let renamed = self.change(move |tx| {
             let sql = "SELECT public FROM repository_access WHERE owner = $1 AND name = $2";
             if old != new && tx.query_first(sql, &new)?.is_some() {
                 return Err(AccessError::Exists(to).into());
@@ -56,7 +56,7 @@ impl Access {
             }
             Ok(())
         });
-        Ok(renamed.await?)
+        renamed.await
     }
 
     /// Forgets a repository. A later one of the same name inherits nothing.
@@ -65,11 +65,11 @@ impl Access {
     /// When the records fail.
     pub async fn remove_repository(&self, repository: &RepoName) -> Result<(), AccessError> {
         let key = key(repository);
-        let removed = self.records.write(move |tx| {
+        let removed = self.change(move |tx| {
             tx.execute("DELETE FROM collaborators WHERE owner = $1 AND name = $2", &key)?;
             tx.execute("DELETE FROM repository_access WHERE owner = $1 AND name = $2", &key).map(drop)
         });
-        Ok(removed.await?)
+        removed.await
     }
 
     /// Gives a user a role in one repository, or changes it.
@@ -78,14 +78,14 @@ impl Access {
     /// [`AccessError::NoRepository`], [`AccessError::NoUser`].
     pub async fn add_collaborator(&self, repository: &RepoName, user: &str, role: Role) -> Result<(), AccessError> {
         let (repository, user) = (repository.clone(), user.to_owned());
-        let added = self.records.write(move |tx| {
+        let added = self.change(move |tx| {
             let [owner, name] = known(tx, &repository)?;
             let user = user_id(tx, &user)?;
             let sql = "INSERT INTO collaborators (owner, name, collaborator, role) VALUES ($1, $2, $3, $4)
                        ON CONFLICT (owner, name, collaborator) DO UPDATE SET role = excluded.role";
             tx.execute(sql, &[owner, name, user.into(), role.name().into()]).map(drop)
         });
-        Ok(added.await?)
+        added.await
     }
 
     /// Takes a collaborator's role away. Nothing happens if they had none.
@@ -94,13 +94,13 @@ impl Access {
     /// [`AccessError::NoUser`].
     pub async fn remove_collaborator(&self, repository: &RepoName, user: &str) -> Result<(), AccessError> {
         let (key, user) = (key(repository), user.to_owned());
-        let removed = self.records.write(move |tx| {
+        let removed = self.change(move |tx| {
             let [owner, name] = key;
             let user = user_id(tx, &user)?;
             let sql = "DELETE FROM collaborators WHERE owner = $1 AND name = $2 AND collaborator = $3";
             tx.execute(sql, &[owner, name, user.into()]).map(drop)
         });
-        Ok(removed.await?)
+        removed.await
     }
 
     /// The collaborators of a repository by name.

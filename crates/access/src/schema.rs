@@ -3,7 +3,8 @@
 
 use store::{Records, RecordsError};
 
-const STEPS: &[&str] = &["CREATE TABLE owners (
+const STEPS: &[&str] = &[
+    "CREATE TABLE owners (
         id BIGINT NOT NULL PRIMARY KEY,
         folded TEXT NOT NULL UNIQUE,
         name TEXT NOT NULL,
@@ -47,7 +48,50 @@ const STEPS: &[&str] = &["CREATE TABLE owners (
         hash BYTES NOT NULL,
         expires BIGINT NOT NULL);
     CREATE INDEX job_tokens_by_lookup ON job_tokens (lookup);
-    CREATE TABLE signing_keys (name TEXT NOT NULL PRIMARY KEY, secret TEXT NOT NULL)"];
+    CREATE TABLE signing_keys (name TEXT NOT NULL PRIMARY KEY, secret TEXT NOT NULL)",
+    "ALTER TABLE signing_keys ADD COLUMN created BIGINT NOT NULL DEFAULT 0;
+    ALTER TABLE signing_keys ADD COLUMN retired BIGINT;
+    ALTER TABLE tokens ADD COLUMN used BIGINT;
+    CREATE TABLE robots (
+        id BIGINT NOT NULL PRIMARY KEY,
+        owner BIGINT REFERENCES owners (id),
+        login TEXT NOT NULL UNIQUE,
+        images TEXT NOT NULL,
+        actions TEXT NOT NULL,
+        lookup BIGINT NOT NULL,
+        hash BYTES NOT NULL,
+        created BIGINT NOT NULL,
+        expires BIGINT NOT NULL,
+        used BIGINT);
+    CREATE INDEX robots_by_lookup ON robots (lookup);
+    CREATE TABLE access_groups (
+        id BIGINT NOT NULL PRIMARY KEY,
+        organisation BIGINT NOT NULL REFERENCES owners (id),
+        folded TEXT NOT NULL,
+        name TEXT NOT NULL,
+        UNIQUE (organisation, folded));
+    CREATE TABLE access_group_members (
+        grouping BIGINT NOT NULL REFERENCES access_groups (id),
+        member BIGINT NOT NULL REFERENCES owners (id),
+        source TEXT NOT NULL,
+        PRIMARY KEY (grouping, member, source));
+    CREATE INDEX access_group_members_by_member ON access_group_members (member);
+    CREATE TABLE access_group_grants (
+        grouping BIGINT NOT NULL REFERENCES access_groups (id),
+        pattern TEXT NOT NULL,
+        role TEXT NOT NULL,
+        PRIMARY KEY (grouping, pattern));
+    CREATE TABLE passwords (
+        holder BIGINT NOT NULL PRIMARY KEY REFERENCES owners (id),
+        token BIGINT NOT NULL,
+        hash TEXT NOT NULL,
+        changed BIGINT NOT NULL);
+    CREATE TABLE identities (
+        provider TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        holder BIGINT NOT NULL REFERENCES owners (id),
+        PRIMARY KEY (provider, subject))",
+];
 
 pub(crate) async fn install(records: &Records) -> Result<(), RecordsError> {
     records.migrate("access", STEPS).await

@@ -9,6 +9,8 @@ use zeroize::Zeroize;
 
 /// What a user's token begins with.
 pub(crate) const TOKEN: &str = "twp_";
+/// What a robot's token begins with.
+pub(crate) const ROBOT_TOKEN: &str = "twr_";
 /// What a job's token begins with.
 pub(crate) const JOB_TOKEN: &str = "twj_";
 

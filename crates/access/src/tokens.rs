@@ -7,8 +7,11 @@ use store::{RecordsError, Row, Tx};
 
 use crate::principal::{join_scopes, split_scopes};
 use crate::schema::fold;
-use crate::secret::{JOB_TOKEN, TOKEN};
-use crate::{Access, AccessError, Credentials, JobPrincipal, Principal, Scope, Secret, User, now};
+use crate::secret::{JOB_TOKEN, ROBOT_TOKEN, TOKEN};
+use crate::{Access, AccessError, Credentials, JobPrincipal, Principal, Scope, Secret, User, now, robots};
+
+/// How exactly the last use of a token is known, in milliseconds.
+pub(crate) const USE_EVERY: i64 = 60_000;
 
 /// User names that clients send beside a token when they know none.
 const NO_USER: [&str; 5] = ["", "oauth2", "token", "x-access-token", "x-token-auth"];
@@ -26,6 +29,8 @@ pub struct TokenRecord {
     pub created: Timestamp,
     /// Until when, if not for ever.
     pub expires: Option<Timestamp>,
+    /// When it was last signed in with, to the minute.
+    pub used: Option<Timestamp>,
 }
 
 impl Access {
@@ -48,7 +53,7 @@ impl Access {
         }
         let secret = Secret::generate(TOKEN);
         let (stored, name, scopes) = (secret.clone(), name.to_owned(), scopes.to_vec());
-        let id = self.records.write(move |tx| {
+        let id = self.change(move |tx| {
             if tx.query_first("SELECT id FROM owners WHERE id = $1 AND kind = 'user'", &[user.0.into()])?.is_none() {
                 return Err(AccessError::NoUser(user.to_string()).into());
             }
@@ -66,7 +71,7 @@ impl Access {
     /// # Errors
     /// When the records fail.
     pub async fn list_tokens(&self, user: UserId) -> Result<Vec<TokenRecord>, AccessError> {
-        let sql = "SELECT id, name, scopes, created, expires FROM tokens WHERE holder = $1 ORDER BY id";
+        let sql = "SELECT id, name, scopes, created, expires, used FROM tokens WHERE holder = $1 ORDER BY id";
         let rows = self.records.read(move |tx| tx.query(sql, &[user.0.into()])).await?;
         rows.iter().map(read_token).collect()
     }
@@ -76,8 +81,11 @@ impl Access {
     /// # Errors
     /// [`AccessError::NoToken`] when the user has none of this id.
     pub async fn revoke_token(&self, user: UserId, token: TokenId) -> Result<(), AccessError> {
-        let sql = "DELETE FROM tokens WHERE id = $1 AND holder = $2";
-        match self.records.write(move |tx| tx.execute(sql, &[token.0.into(), user.0.into()])).await? {
+        let revoked = self.change(move |tx| {
+            tx.execute("DELETE FROM passwords WHERE token = $1 AND holder = $2", &[token.0.into(), user.0.into()])?;
+            tx.execute("DELETE FROM tokens WHERE id = $1 AND holder = $2", &[token.0.into(), user.0.into()])
+        });
+        match revoked.await? {
             0 => Err(AccessError::NoToken(token.to_string())),
             _ => Ok(()),
         }
@@ -106,7 +114,7 @@ impl Access {
             hash.bytes().into(),
             expires.into(),
         ];
-        self.records.write(move |tx| tx.execute(sql, &values)).await?;
+        self.change(move |tx| tx.execute(sql, &values)).await?;
         Ok(secret)
     }
 
@@ -116,7 +124,17 @@ impl Access {
     /// When the records fail.
     pub async fn end_job(&self, job: JobId) -> Result<(), AccessError> {
         let sql = "DELETE FROM job_tokens WHERE job = $1 OR expires <= $2";
-        Ok(self.records.write(move |tx| tx.execute(sql, &[job.0.into(), now().into()]).map(drop)).await?)
+        self.change(move |tx| tx.execute(sql, &[job.0.into(), now().into()]).map(drop)).await
+    }
+
+    /// The jobs that have a token which is good.
+    ///
+    /// # Errors
+    /// When the records fail.
+    pub async fn jobs_with_tokens(&self) -> Result<Vec<JobId>, AccessError> {
+        let sql = "SELECT job FROM job_tokens WHERE expires > $1 ORDER BY job";
+        let rows = self.records.read(move |tx| tx.query(sql, &[now().into()])).await?;
+        Ok(rows.iter().map(|row| row.get(0).map(JobId)).collect::<Result<_, _>>()?)
     }
 
     /// Who sent these credentials. No credentials are [`Principal::Anonymous`]; wrong ones never are.
@@ -137,15 +155,40 @@ impl Access {
             let found = self.records.read(move |tx| find_job(tx, &hash)).await?;
             return found.map(Principal::Job).ok_or(AccessError::BadCredentials);
         }
+        let bad = || AccessError::BadCredentials;
+        if secret.expose().starts_with(ROBOT_TOKEN) {
+            let found = self.records.read(move |tx| robots::find(tx, &hash)).await?;
+            let (robot, note) = found.ok_or_else(bad)?;
+            let named = NO_USER.contains(&user) || fold(user) == robot.login;
+            if note && named {
+                self.note_use("robots", robot.id);
+            }
+            return if named { Ok(Principal::Robot(robot)) } else { Err(bad()) };
+        }
         if !secret.expose().starts_with(TOKEN) {
-            return Err(AccessError::BadCredentials);
+            return match credentials {
+                Credentials::Basic { user, password } => self.by_password(user, password).await,
+                _ => Err(bad()),
+            };
         }
-        let found = self.records.read(move |tx| find_user(tx, &hash)).await?.ok_or(AccessError::BadCredentials)?;
-        if NO_USER.contains(&user) || fold(user) == fold(&found.name) {
-            Ok(Principal::User(found))
-        } else {
-            Err(AccessError::BadCredentials)
+        let (found, note) = self.records.read(move |tx| find_user(tx, &hash)).await?.ok_or_else(bad)?;
+        let named = NO_USER.contains(&user) || fold(user) == fold(&found.name);
+        if note && named {
+            self.note_use("tokens", found.token.0);
         }
+        if named { Ok(Principal::User(found)) } else { Err(bad()) }
+    }
+
+    /// Writes down that a token was used, at some time soon. No right hangs on it.
+    pub(crate) fn note_use(&self, table: &'static str, id: i64) {
+        let (records, at) = (self.records.clone(), now());
+        tokio::spawn(async move {
+            let sql = format!("UPDATE {table} SET used = $2 WHERE id = $1 AND (used IS NULL OR used < $3)");
+            let values = [id.into(), at.into(), (at.0 - USE_EVERY).into()];
+            if let Err(error) = records.write(move |tx| tx.execute(&sql, &values)).await {
+                tracing::warn!(%error, "the last use of a token could not be recorded");
+            }
+        });
     }
 }
 
@@ -175,19 +218,22 @@ pub(crate) fn insert(
     Ok(TokenId(id))
 }
 
-fn find_user(tx: &mut Tx<'_>, hash: &crate::secret::Hash) -> Result<Option<User>, RecordsError> {
-    let sql = "SELECT tokens.hash, tokens.id, tokens.scopes, owners.id, owners.name, owners.admin
+/// The user whose token this is, and whether its use has to be noted.
+fn find_user(tx: &mut Tx<'_>, hash: &crate::secret::Hash) -> Result<Option<(User, bool)>, RecordsError> {
+    let sql = "SELECT tokens.hash, tokens.id, tokens.scopes, owners.id, owners.name, owners.admin, tokens.used
                FROM tokens JOIN owners ON owners.id = tokens.holder
                WHERE tokens.lookup = $1 AND (tokens.expires IS NULL OR tokens.expires > $2)";
     for row in tx.query(sql, &[hash.lookup().into(), now().into()])? {
         if hash.is(&row.get::<Vec<u8>>(0)?) {
-            return Ok(Some(User {
+            let used: Option<Timestamp> = row.get(6)?;
+            let user = User {
                 id: UserId(row.get(3)?),
                 name: row.get(4)?,
                 admin: row.get(5)?,
                 token: TokenId(row.get(1)?),
                 scopes: split_scopes(&row.get::<String>(2)?)?,
-            }));
+            };
+            return Ok(Some((user, used.is_none_or(|used| now().0 - used.0 > USE_EVERY))));
         }
     }
     Ok(None)
@@ -217,5 +263,6 @@ fn read_token(row: &Row) -> Result<TokenRecord, AccessError> {
         scopes: split_scopes(&row.get::<String>(2)?)?,
         created: row.get(3)?,
         expires: row.get(4)?,
+        used: row.get(5)?,
     })
 }

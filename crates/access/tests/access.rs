@@ -8,6 +8,14 @@ mod postgresql_cluster;
 mod accounts;
 #[path = "suite/gate.rs"]
 mod gate;
+#[path = "suite/groups.rs"]
+mod groups;
+#[path = "suite/keys.rs"]
+mod keys;
+#[path = "suite/passwords.rs"]
+mod passwords;
+#[path = "suite/robots.rs"]
+mod robots;
 #[path = "suite/tokens.rs"]
 mod tokens;
 
@@ -32,9 +40,19 @@ impl Place {
         postgresql_cluster::database().map(|text| Self { location: Location::Postgres(text), _directory: None })
     }
 
+    /// Whether several processes may have them open.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.location, Location::Postgres(_))
+    }
+
     /// Opens them, as a server that starts does.
     pub async fn open(&self) -> Access {
-        Access::install(Records::open(self.location.clone()).await.unwrap()).await.unwrap()
+        Access::install(self.records().await).await.unwrap()
+    }
+
+    /// The records themselves.
+    pub async fn records(&self) -> Records {
+        Records::open(self.location.clone()).await.unwrap()
     }
 }
 
@@ -81,6 +99,7 @@ on_both! {
     tokens::wrong_credentials_are_never_anonymous,
     tokens::expired_and_revoked_tokens_are_refused,
     tokens::only_hashes_are_stored,
+    tokens::the_last_use_of_a_token_is_listed,
     tokens::a_token_needs_a_name_and_a_scope,
     tokens::a_job_token_dies_with_its_job,
     tokens::registry_tokens_say_what_was_granted,
@@ -93,5 +112,23 @@ on_both! {
     gate::scopes_narrow_but_never_below_public,
     gate::jobs_reach_their_own_repository_alone,
     gate::rights_are_looked_up_each_time,
+    gate::no_lookup_outlives_a_change,
+    gate::replicas_see_each_others_changes,
+    groups::a_group_gives_roles_on_what_its_patterns_match,
+    groups::whoever_leaves_a_group_is_denied_at_the_next_request,
+    groups::names_and_patterns_are_checked,
+    keys::old_keys_verify_until_their_tokens_ran_out,
+    keys::a_key_that_became_known_is_refused_at_once,
+    keys::replicas_pick_up_new_keys,
+    keys::an_unknown_id_does_not_make_them_read_for_ever,
+    passwords::imported_users_sign_in_with_their_old_passwords,
+    passwords::a_changed_or_revoked_password_is_refused_at_once,
+    passwords::an_unknown_user_is_as_much_work_as_a_wrong_password,
+    passwords::a_file_is_taken_over_whole_or_not_at_all,
+    robots::a_robot_reaches_what_its_patterns_match,
+    robots::a_robot_signs_in_by_name_and_as_bearer,
+    robots::a_robot_ends_at_the_next_request,
+    robots::what_no_robot_can_be,
+    robots::a_robot_goes_with_its_owner,
     gate::denials_say_no_more_than_they_may,
 }

@@ -102,6 +102,12 @@ async fn end_forgotten_jobs(rooms: &Rooms, states: &[State]) -> Result<(), Start
             .flat_map(|state| state.workflows.values())
             .any(|run| run.outcome.is_none() && run.jobs.get(&id).is_some_and(|job| job.finished.is_none()))
     };
+    // Their tokens first: what they still do is no longer wanted.
+    for id in rooms.access.jobs_with_tokens().await.map_err(PipelineError::from)? {
+        if !wanted(id) {
+            rooms.access.end_job(id).await.map_err(PipelineError::from)?;
+        }
+    }
     let dir = rooms.data.join("jobs");
     let Ok(entries) = std::fs::read_dir(&dir) else { return Ok(()) };
     let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use access::Principal;
 use model::{Digest, ImageName};
 use store::{BlobWriter, RecordsError, StoredBlob, Tx, UploadId, UploadWriter};
 
@@ -36,8 +35,6 @@ pub(crate) struct Session {
     pub image: ImageName,
     /// Who began it; nobody else goes on with it.
     pub subject: String,
-    /// The same as the gate knows them; nothing for an upload from before a restart.
-    pub principal: Option<Principal>,
     recorded: bool,
     begun: Instant,
 }
@@ -50,12 +47,7 @@ impl Sessions {
 
 impl Registry {
     /// Begins an upload to an image.
-    pub(crate) async fn begin_upload(
-        &self,
-        image: &ImageName,
-        subject: &str,
-        principal: &Principal,
-    ) -> Result<Session, RegistryError> {
+    pub(crate) async fn begin_upload(&self, image: &ImageName, subject: &str) -> Result<Session, RegistryError> {
         if self.shared.sessions.table().len() >= MAX_OPEN {
             return Err(RegistryError::TooManyUploads);
         }
@@ -64,7 +56,6 @@ impl Registry {
             id: id.clone(),
             image: image.clone(),
             subject: subject.to_owned(),
-            principal: Some(principal.clone()),
             recorded: false,
             begun: Instant::now(),
         };
@@ -92,8 +83,7 @@ impl Registry {
             row.map(|row| Ok((row.parse(0)?, row.get(1)?))).transpose()
         });
         let Some((image, subject)) = row.await? else { return Ok(None) };
-        let session =
-            Session { id: id.clone(), image, subject, principal: None, recorded: true, begun: Instant::now() };
+        let session = Session { id: id.clone(), image, subject, recorded: true, begun: Instant::now() };
         self.shared.sessions.table().insert(id.clone(), session.clone());
         Ok(Some(session))
     }

@@ -4,6 +4,7 @@ mod accounts;
 mod logs;
 mod records;
 mod repositories;
+mod robots;
 mod runs;
 
 use axum::Router;
@@ -22,12 +23,24 @@ pub(crate) fn core_routes() -> Router<Core> {
     Router::new()
         .route("/version", get(version))
         .route("/users", get(accounts::users).post(accounts::create_user))
+        .route("/users/import", post(accounts::import))
         .route("/users/{user}", delete(accounts::delete_user))
         .route("/users/{user}/tokens", get(accounts::tokens).post(accounts::create_token))
         .route("/users/{user}/tokens/{id}", delete(accounts::revoke_token))
         .route("/organisations", get(accounts::organisations).post(accounts::create_organisation))
         .route("/organisations/{org}/members", get(accounts::members))
         .route("/organisations/{org}/members/{user}", put(accounts::add_member).delete(accounts::remove_member))
+        .route("/organisations/{org}/groups", get(robots::groups).post(robots::create_group))
+        .route("/organisations/{org}/groups/{group}", delete(robots::remove_group))
+        .route("/organisations/{org}/groups/{group}/grants", put(robots::grant).delete(robots::ungrant))
+        .route(
+            "/organisations/{org}/groups/{group}/members/{user}",
+            put(robots::add_to_group).delete(robots::remove_from_group),
+        )
+        .route("/robots", get(robots::list).post(robots::create))
+        .route("/robots/{id}", delete(robots::remove))
+        .route("/registry/keys", get(robots::keys))
+        .route("/registry/keys/rotate", post(robots::rotate_keys))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
 }
 

@@ -94,11 +94,14 @@ impl From<AccessError> for Problem {
             AccessError::NoUser(_)
             | AccessError::NoOrganisation(_)
             | AccessError::NoRepository(_)
+            | AccessError::NoRobot(_)
+            | AccessError::NoGroup(_)
             | AccessError::NoToken(_) => Self::not_found(detail),
             AccessError::Exists(_)
             | AccessError::OwnsRepositories { .. }
             | AccessError::LastAdministrator(_)
             | AccessError::LastManager(_) => Self::new(StatusCode::CONFLICT, detail),
+            AccessError::Busy => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             AccessError::Records(error) => Self::of_records(&error),
             _ => Self::bad(detail),
         }

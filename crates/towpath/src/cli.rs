@@ -1,10 +1,13 @@
 //! The command line.
 
 pub(crate) mod registry;
+pub(crate) mod robots;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use robots::{GroupCommand, RobotCommand};
 
 /// One program from git push to a running site.
 #[derive(Debug, Parser)]
@@ -110,6 +113,12 @@ pub(crate) enum Command {
     /// Organisations and their members
     #[command(subcommand)]
     Org(OrgCommand),
+    /// Groups within organisations, and their roles
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Robots: names for machines that pull and push images
+    #[command(subcommand)]
+    Robot(RobotCommand),
     /// Repositories
     #[command(subcommand)]
     Repo(RepoCommand),
@@ -252,6 +261,16 @@ pub(crate) enum UserCommand {
     Rm {
         /// The login
         name: String,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Take over the users of an htpasswd file, with their passwords for pulling and pushing
+    ///
+    /// The hashes must be bcrypt, as `htpasswd -B` makes them. All of the file is taken over, or nothing.
+    #[command(after_help = "Example:\n  towpath user import-htpasswd /etc/docker/registry/htpasswd")]
+    ImportHtpasswd {
+        /// The file
+        file: PathBuf,
         #[command(flatten)]
         connection: Connection,
     },

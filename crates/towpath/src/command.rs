@@ -4,6 +4,7 @@ mod access;
 mod logs;
 mod records;
 mod registry;
+mod robots;
 mod runs;
 mod secrets;
 mod status;
@@ -45,6 +46,9 @@ async fn client(command: Command, output: crate::cli::Format) -> Result<ExitCode
         Command::Run(command) => runs::run(command, output).await,
         Command::User(command) => access::user(command, output).await,
         Command::Org(command) => access::org(command, output).await,
+        Command::Robot(command) => robots::robot(command, output).await,
+        Command::Group(command) => robots::group(command, output).await,
+        Command::Registry(RegistryCommand::Keys(command)) => robots::keys(command, output).await,
         Command::Repo(command) => access::repo(command, output).await,
         Command::Target(command) => access::target(command).await,
         Command::Secrets(command) => secrets::secrets(command, output).await,

@@ -222,3 +222,47 @@ pub async fn denials_say_no_more_than_they_may(place: Place) {
                     which is needed to write repository alice/site";
     assert_eq!(scope.to_string(), expected);
 }
+
+pub async fn no_lookup_outlives_a_change(place: Place) {
+    let access = place.open().await;
+    let alice = alice(&access).await;
+    access.create_organisation("acme", alice.user().unwrap().id()).await.unwrap();
+    let (_, bob) = user(&access, "bob", false, &[Scope::All]).await;
+    let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let asking = {
+        let (access, bob, ended) = (access.clone(), bob.clone(), ended.clone());
+        tokio::spawn(async move {
+            while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = access.authorize(&bob, Action::Read, owner("acme")).await;
+                // What is remembered is answered without waiting, and this runtime has one thread.
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    for _ in 0..30 {
+        access.add_member("acme", "bob", Role::Read).await.unwrap();
+        access.authorize(&bob, Action::Read, owner("acme")).await.unwrap();
+        access.remove_member("acme", "bob").await.unwrap();
+        let denied = access.authorize(&bob, Action::Read, owner("acme")).await;
+        assert!(matches!(denied, Err(Denied::Hidden { .. })));
+    }
+    ended.store(true, std::sync::atomic::Ordering::Relaxed);
+    asking.await.unwrap();
+}
+
+pub async fn replicas_see_each_others_changes(place: Place) {
+    if !place.is_shared() {
+        return;
+    }
+    let (one, two) = (place.open().await, place.open().await);
+    alice(&one).await;
+    let (bob_id, bob) = user(&one, "bob", false, &[Scope::All]).await;
+    one.add_collaborator(&"alice/site".parse().unwrap(), "bob", Role::Write).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(answers(&two, &bob, repository("alice/site")).await, "yyff");
+    }
+    one.add_collaborator(&"alice/site".parse().unwrap(), "bob", Role::Read).await.unwrap();
+    assert_eq!(answers(&two, &bob, repository("alice/site")).await, "yfff");
+    one.revoke_token(bob_id, bob.user().unwrap().token()).await.unwrap();
+    assert_eq!(answers(&two, &bob, repository("alice/site")).await, "uuuu");
+}

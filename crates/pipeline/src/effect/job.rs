@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use model::{Cause, Event, JobId};
-use runner::{JobLimits, JobSpec, NeedResult};
+use access::{JobPrincipal, Level};
+use model::{Cause, Event, JobId, Timestamp};
+use runner::{JobLimits, JobReport, JobSpec, JobState, NeedResult};
 
 use crate::context;
 use crate::effect::{Context, plan};
 use crate::jobs;
 use crate::secrets;
+
+/// How long a job's token outlives the job's own time at most, in minutes: steps that run after a cancellation.
+const SLACK_MINUTES: i64 = 30;
 
 pub(crate) async fn run(context: &Context, id: JobId) -> Result<Vec<Event>, Cause> {
     let (_, job) = plan::find(context, id)?;
@@ -27,8 +31,24 @@ pub(crate) async fn run(context: &Context, id: JobId) -> Result<Vec<Event>, Caus
         context.record(vec![Event::JobStarted { job: id }]).await?;
     }
     let spec = spec(context, id, wanted).await?;
-    let report = loop {
-        context.rooms.jobs.start(&spec).await.map_err(|error| Cause::new(error.to_string()))?;
+    let ended = to_its_end(context, spec).await;
+    // The token dies with the job, however that ended.
+    if let Err(error) = context.rooms.access.end_job(id).await {
+        tracing::error!(job = %id, %error, "the token of a job that ended is good until it expires");
+    }
+    let report = ended?;
+    Ok(vec![Event::JobFinished { job: id, result: report.result, outputs: report.outputs, cause: report.cause }])
+}
+
+async fn to_its_end(context: &Context, mut spec: JobSpec) -> Result<JobReport, Cause> {
+    let id = spec.job;
+    let failed = |error: runner::JobsError| Cause::new(error.to_string());
+    loop {
+        // One that runs since before a restart keeps the token it has.
+        if matches!(context.rooms.jobs.state(id).map_err(failed)?, JobState::Absent | JobState::Interrupted) {
+            spec.token = Some(token(context, &spec).await?);
+            context.rooms.jobs.start(&spec).await.map_err(failed)?;
+        }
         let waited = tokio::select! {
             waited = context.rooms.jobs.wait(id) => waited,
             () = context.cancel.cancelled() => {
@@ -41,10 +61,31 @@ pub(crate) async fn run(context: &Context, id: JobId) -> Result<Vec<Event>, Caus
             Err(runner::JobsError::Interrupted(_)) => {
                 tracing::warn!(job = %id, "the job was interrupted; running it again")
             }
-            other => break other.map_err(|error| Cause::new(error.to_string()))?,
+            other => return other.map_err(failed),
         }
+    }
+}
+
+/// Makes the job's token. Without `permissions:` it reads the repository, and pulls and pushes its images.
+async fn token(context: &Context, spec: &JobSpec) -> Result<String, Cause> {
+    let level = |scope: &str, usual: Level| match spec.plan.permissions.as_ref().map(|given| given.access(scope)) {
+        None => usual,
+        Some(workflow::Access::None) => Level::None,
+        Some(workflow::Access::Read) => Level::Read,
+        Some(workflow::Access::Write) => Level::Write,
     };
-    Ok(vec![Event::JobFinished { job: id, result: report.result, outputs: report.outputs, cause: report.cause }])
+    let job = JobPrincipal {
+        repository: spec.repository.clone(),
+        run: spec.run,
+        job: spec.job,
+        contents: level("contents", Level::Read),
+        packages: level("packages", Level::Write),
+    };
+    let minutes = i64::try_from(spec.plan.timeout_minutes).unwrap_or(i64::MAX).saturating_add(SLACK_MINUTES);
+    let now = Timestamp::from(std::time::SystemTime::now());
+    let expires = Timestamp(now.0.saturating_add(minutes.saturating_mul(60_000)));
+    let made = context.rooms.access.create_job_token(job, expires).await;
+    Ok(made.map_err(|error| Cause::new(error.to_string()))?.expose().to_owned())
 }
 
 async fn spec(context: &Context, id: JobId, plan: workflow::JobPlan) -> Result<JobSpec, Cause> {

@@ -1,6 +1,8 @@
 //! Who asks, and whether they may.
 
-use access::{Action, Asker, Authorized, BearerClaims, BearerError, Credentials, Denied, Principal, Resource};
+use access::{
+    AccessError, Action, Asker, Authorized, BearerClaims, BearerError, Credentials, Denied, Principal, Resource,
+};
 use http::header;
 use http::request::Parts;
 use model::ImageName;
@@ -11,6 +13,9 @@ use crate::uploads::Session;
 
 /// What a token of ours begins with that was made for `/v2`; others are a user's or a job's own.
 const BEARER: &str = "twb_";
+
+/// For how long after its end a token still continues an upload, in milliseconds: a day.
+const LONGEST_UPLOAD: i64 = 24 * 60 * 60 * 1000;
 
 /// Who asks.
 pub(super) struct Caller {
@@ -39,6 +44,7 @@ fn subject(principal: &Principal) -> String {
     match principal {
         Principal::Anonymous => "anonymous".to_owned(),
         Principal::User(user) => format!("user {}", user.id()),
+        Principal::Robot(robot) => format!("robot {}", robot.id()),
         Principal::Job(job) => format!("job {}", job.job),
     }
 }
@@ -81,16 +87,14 @@ impl RegistryHttp {
         let credentials = Credentials::from_header(header).map_err(|_| unauthorized())?;
         match &credentials {
             Credentials::Bearer(token) if token.expose().starts_with(BEARER) => {
-                match self.access.verify_bearer(token.expose(), &self.service) {
+                match self.access.read_bearer(token.expose(), &self.service).await? {
                     Ok(claims) => Ok(Caller { principal: claims.principal.clone(), claims: Some(claims) }),
-                    Err(BearerError::Invalid | BearerError::OtherService | BearerError::Expired) => {
-                        Err(Failure::challenge(None, Some("invalid_token")))
-                    }
+                    Err(_) => Err(Failure::challenge(None, Some("invalid_token"))),
                 }
             }
             credentials => match self.access.authenticate(credentials).await {
                 Ok(principal) => Ok(Caller { principal, claims: None }),
-                Err(access::AccessError::Records(why)) => Err(access::AccessError::Records(why).into()),
+                Err(why @ (AccessError::Records(_) | AccessError::Busy)) => Err(why.into()),
                 Err(_) => Err(unauthorized()),
             },
         }
@@ -149,7 +153,7 @@ impl RegistryHttp {
         }
         match self.access.authorize(&caller.principal, Action::Read, Resource::Server).await {
             Err(Denied::Unauthenticated) => Err(Failure::challenge(None, Some("invalid_token"))),
-            Err(Denied::Unavailable(why)) => Err(access::AccessError::Records(why).into()),
+            Err(Denied::Unavailable(why)) => Err(AccessError::Records(why).into()),
             // A job may not look at the server; that it was asked about at all is enough.
             Ok(_) | Err(_) => Ok(()),
         }
@@ -157,33 +161,36 @@ impl RegistryHttp {
 
     /// An upload, if the request comes from who began it.
     ///
-    /// Uploads outlive tokens: a client whose token expired while it sent a large blob goes on with the rights of who
-    /// began the upload, as they are now; its upload's random name, which only it was told, shows who it is.
+    /// Uploads outlive tokens: a client whose token expired while it sent a large blob goes on if that token was given to
+    /// who began the upload, with their rights as they are now.
     pub(super) async fn require_upload(&self, parts: &Parts, image: &ImageName, id: &str) -> Result<Session, Failure> {
         let unknown = || Failure::from(crate::RegistryError::UploadUnknown(id.chars().take(80).collect()));
-        match self.require(parts, Action::Write, image).await {
-            Ok(caller) => {
-                let session = self.registry.upload(image, id).await?;
-                if session.subject == caller.subject() { Ok(session) } else { Err(unknown()) }
+        let asker = match self.require(parts, Action::Write, image).await {
+            Ok(caller) => caller.subject(),
+            Err(failure) if failure.is_invalid_token() => {
+                let Some(claims) = self.expired(parts) else { return Err(failure) };
+                if !claims.grants("repository", image.as_str(), "push") {
+                    return Err(failure);
+                }
+                self.allowed(&claims.principal, Action::Write, image).await?;
+                subject(&claims.principal)
             }
-            Err(failure) if failure.is_invalid_token() && self.has_expired(parts) => {
-                let Ok(session) = self.registry.upload(image, id).await else { return Err(failure) };
-                let Some(principal) = &session.principal else { return Err(failure) };
-                self.allowed(principal, Action::Write, image).await?;
-                Ok(session)
-            }
-            Err(failure) => Err(failure),
-        }
+            Err(failure) => return Err(failure),
+        };
+        let session = self.registry.upload(image, id).await?;
+        if session.subject == asker { Ok(session) } else { Err(unknown()) }
     }
 
-    /// Whether the request carries a genuine registry token whose time is over.
-    fn has_expired(&self, parts: &Parts) -> bool {
+    /// What a genuine registry token said whose time is over, but not for longer than an upload may take.
+    fn expired(&self, parts: &Parts) -> Option<Box<BearerClaims>> {
         let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        match Credentials::from_header(header) {
-            Ok(Credentials::Bearer(token)) => {
-                self.access.verify_bearer(token.expose(), &self.service) == Err(BearerError::Expired)
+        let Ok(Credentials::Bearer(token)) = Credentials::from_header(header) else { return None };
+        match self.access.verify_bearer(token.expose(), &self.service) {
+            Err(BearerError::Expired(claims)) => {
+                let since = crate::now().0.saturating_sub(claims.expires.0);
+                (since <= LONGEST_UPLOAD).then_some(claims)
             }
-            _ => false,
+            _ => None,
         }
     }
 }

@@ -220,6 +220,8 @@ impl From<AccessError> for Failure {
             AccessError::Records(why) => {
                 Self::internal(StatusCode::SERVICE_UNAVAILABLE, "rights cannot be looked up now", why)
             }
+            AccessError::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", error)
+                .with(header::RETRY_AFTER, HeaderValue::from_static("5")),
             error => Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", error),
         }
     }

@@ -101,6 +101,7 @@ impl RegistryHttp {
                 granted.push(BearerScope { actions, ..scope });
             }
         }
+        self.access.refresh_keys().await?;
         let token = self.access.issue_bearer(&principal, &granted, &self.service, TTL);
         // No `issued_at`: with it, a client whose clock differs keeps the token for ever.
         let answer = json!({ "token": token, "access_token": token, "expires_in": TTL.as_secs() });

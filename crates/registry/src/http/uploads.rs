@@ -43,7 +43,7 @@ impl RegistryHttp {
         if let Some(algorithm) = query.get("digest-algorithm") {
             check_algorithm(algorithm)?;
         }
-        let session = self.registry.begin_upload(image, &caller.subject(), &caller.principal).await?;
+        let session = self.registry.begin_upload(image, &caller.subject()).await?;
         let mut response = progress(&session, 0, StatusCode::ACCEPTED);
         response.headers_mut().insert(CHUNK_MIN_LENGTH, HeaderValue::from_static(CHUNK_LEAST));
         Ok(response)

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod clients;
 mod commit;
 mod hostile;
 mod listing;
 mod mount;
 mod pulling;
+mod robots;
 mod site;
 mod skopeo;
 mod tagging;

@@ -18,7 +18,7 @@ fn user_json(user: &UserRecord) -> Value {
 fn token_json(token: &TokenRecord) -> Value {
     json!({
         "id": token.id, "name": token.name, "scopes": token.scopes,
-        "created": token.created, "expires": token.expires,
+        "created": token.created, "expires": token.expires, "lastUsed": token.used,
     })
 }
 
@@ -47,6 +47,13 @@ pub(super) async fn create_user(
     Ok((StatusCode::CREATED, Json(json!({ "id": id, "name": new.name, "admin": new.admin }))))
 }
 
+/// Takes over an htpasswd file, which is the body.
+pub(super) async fn import(State(core): State<Core>, who: Who, input: Input) -> Result<Json<Value>, Problem> {
+    core.allow(&who.0, Action::Admin, Resource::Server).await?;
+    let imported = core.access.import_htpasswd(&input.text().await?).await?;
+    Ok(Json(json!({ "created": imported.created, "updated": imported.updated })))
+}
+
 /// The user of a path: yourself, or anybody for an administrator of the server. Either way the token must be good for
 /// settings: one that was made for a machine to read with does not deal in tokens.
 async fn own(core: &Core, who: &Who, name: &str) -> Result<UserRecord, Problem> {
@@ -59,11 +66,11 @@ async fn own(core: &Core, who: &Who, name: &str) -> Result<UserRecord, Problem> 
     found.ok_or_else(|| Problem::not_found(format!("there is no user {name:?}")))
 }
 
-fn holds(user: &User, scope: Scope) -> bool {
+pub(super) fn holds(user: &User, scope: Scope) -> bool {
     user.scopes().iter().any(|held| held.includes(scope))
 }
 
-fn no_scope(scope: Scope) -> Problem {
+pub(super) fn no_scope(scope: Scope) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, format!("your own token does not have the scope {scope}"))
 }
 

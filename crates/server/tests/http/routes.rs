@@ -17,6 +17,10 @@ enum Fresh {
     /// Of the user `rae`; its id is what stands for it.
     Token,
     Member,
+    /// Of the organisation `works`.
+    Group,
+    /// Of the organisation `works`; its id is what stands for it.
+    Robot,
     Repository,
     Secret,
     Target,
@@ -72,6 +76,8 @@ fn people() -> Vec<Row> {
         row(("GET", "/version"), "/version", PUBLIC),
         row(("GET", "/users"), "/users", SOMEBODY),
         row(("POST", "/users"), "/users", SERVER_MAKES).body(r#"{"name":"{fresh}"}"#),
+        row(("POST", "/users/import"), "/users/import", SERVER)
+            .body("{fresh}:$2y$05$abcdefghijklmnopqrstuu5s1pjzF7Jz2j3M5Sm8qJc5ZL5q3pUOq\n"),
         row(("DELETE", "/users/{user}"), "/users/{fresh}", SERVER_REMOVES).on(Fresh::User),
         row(("GET", tokens), "/users/rae/tokens", [401, 403, 200, 403, 403, 200]),
         row(("POST", tokens), "/users/rae/tokens", [401, 403, 201, 403, 403, 201]).body(r#"{"name":"{fresh}"}"#),
@@ -84,6 +90,34 @@ fn people() -> Vec<Row> {
             .body(r#"{"role":"read"}"#)
             .on(Fresh::User),
         row(("DELETE", MEMBER), "/organisations/works/members/{fresh}", MANAGERS_DO).on(Fresh::Member),
+    ]
+}
+
+fn machines() -> Vec<Row> {
+    let groups = "/organisations/{org}/groups";
+    let (group, grants) = ("/organisations/{org}/groups/{group}", "/organisations/{org}/groups/{group}/grants");
+    let member = "/organisations/{org}/groups/{group}/members/{user}";
+    let makes: Expected = [401, 404, 403, 403, 201, 201];
+    vec![
+        row(("GET", groups), "/organisations/works/groups", READERS),
+        row(("POST", groups), "/organisations/works/groups", makes).body(r#"{"name":"{fresh}"}"#),
+        row(("DELETE", group), "/organisations/works/groups/{fresh}", MANAGERS_DO).on(Fresh::Group),
+        row(("PUT", grants), "/organisations/works/groups/{fresh}/grants", MANAGERS_DO)
+            .body(r#"{"pattern":"works/*","role":"read"}"#)
+            .on(Fresh::Group),
+        row(("DELETE", grants), "/organisations/works/groups/{fresh}/grants?pattern=works/*", MANAGERS_DO)
+            .on(Fresh::Group),
+        row(("PUT", member), "/organisations/works/groups/{fresh}/members/rae", MANAGERS_DO).on(Fresh::Group),
+        row(("DELETE", member), "/organisations/works/groups/{fresh}/members/rae", MANAGERS_DO).on(Fresh::Group),
+        row(("GET", "/robots"), "/robots", SERVER),
+        row(("GET", "/robots"), "/robots?owner=works", MANAGERS),
+        row(("POST", "/robots"), "/robots", SERVER_MAKES)
+            .body(r#"{"name":"{fresh}","images":["**"],"actions":["pull"]}"#),
+        row(("POST", "/robots"), "/robots", makes)
+            .body(r#"{"owner":"works","name":"{fresh}","images":["works/*"],"actions":["pull","push"]}"#),
+        row(("DELETE", "/robots/{id}"), "/robots/{fresh}", MANAGERS_DO).on(Fresh::Robot),
+        row(("GET", "/registry/keys"), "/registry/keys", SERVER),
+        row(("POST", "/registry/keys/rotate"), "/registry/keys/rotate", SERVER),
     ]
 }
 
@@ -142,7 +176,7 @@ fn runs() -> Vec<Row> {
 }
 
 fn table() -> Vec<Row> {
-    people().into_iter().chain(repositories()).chain(records()).chain(runs()).collect()
+    people().into_iter().chain(machines()).chain(repositories()).chain(records()).chain(runs()).collect()
 }
 
 /// The paths of a router's source, with their methods.
@@ -204,6 +238,17 @@ async fn make(world: &World, fresh: Fresh, number: usize) -> String {
         Fresh::Token => {
             let rae = world.access().find_user("rae").await.unwrap().unwrap();
             return world.access().create_token(rae.id, &name, &[Scope::All], None).await.unwrap().0.to_string();
+        }
+        Fresh::Group => world.access().create_group("works", &name).await.unwrap(),
+        Fresh::Robot => {
+            let new = access::NewRobot {
+                owner: Some("works".to_owned()),
+                name,
+                images: vec!["works/*".parse().unwrap()],
+                actions: vec![access::RobotAction::Pull],
+                expires: model::Timestamp(4_000_000_000_000),
+            };
+            return world.access().create_robot(new).await.unwrap().0.id.to_string();
         }
         Fresh::Repository => world.repository(&format!("works/{name}"), false).await,
         Fresh::Secret => {
@@ -281,13 +326,14 @@ async fn a_token_is_good_for_its_scopes_only() {
         ("GET", "/users/max/tokens", ""),
         ("POST", "/users/max/tokens", r#"{"name":"more"}"#),
         ("POST", "/users/max/tokens", r#"{"name":"same","scopes":["admin"]}"#),
+        ("POST", "/robots", r#"{"owner":"works","name":"more","images":["works/*"],"actions":["push"]}"#),
     ];
     let expected = [
-        (Scope::ReadRepository, [200, 200, 403, 403, 403, 403, 403, 403, 403]),
-        (Scope::WriteRepository, [200, 200, 201, 201, 403, 403, 403, 403, 403]),
-        (Scope::ReadPackage, [403; 9]),
-        (Scope::WritePackage, [403; 9]),
-        (Scope::Admin, [403, 403, 403, 403, 200, 200, 200, 403, 201]),
+        (Scope::ReadRepository, [200, 200, 403, 403, 403, 403, 403, 403, 403, 403]),
+        (Scope::WriteRepository, [200, 200, 201, 201, 403, 403, 403, 403, 403, 403]),
+        (Scope::ReadPackage, [403; 10]),
+        (Scope::WritePackage, [403; 10]),
+        (Scope::Admin, [403, 403, 403, 403, 200, 200, 200, 403, 201, 403]),
     ];
     for (scope, statuses) in expected {
         let token = world.token("max", &[scope], None).await;

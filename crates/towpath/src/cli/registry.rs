@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::cli::robots::KeysCommand;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum RegistryCommand {
     /// Serve the registry alone
@@ -15,6 +17,9 @@ pub(crate) enum RegistryCommand {
   towpath registry serve --listen 127.0.0.1:5000 --data /tmp/registry --anonymous pull,push
   towpath registry serve --listen 0.0.0.0:5000 --host registry.lan --data /var/lib/registry")]
     Serve(ServeArgs),
+    /// The keys that the registry's tokens are signed with
+    #[command(subcommand)]
+    Keys(KeysCommand),
 }
 
 #[derive(Debug, Args)]

@@ -10,10 +10,10 @@ use crate::client::Client;
 use crate::error::Failure;
 use crate::output;
 
-const DONE: Result<ExitCode, Failure> = Ok(ExitCode::SUCCESS);
+pub(crate) const DONE: Result<ExitCode, Failure> = Ok(ExitCode::SUCCESS);
 
 /// Lists `key` of `path` with these fields as columns.
-async fn list(
+pub(crate) async fn list(
     connection: &Connection,
     path: &str,
     key: &str,
@@ -32,7 +32,7 @@ async fn list(
 }
 
 /// Makes something and prints it, for people as `done`.
-async fn make(
+pub(crate) async fn make(
     connection: &Connection,
     (method, path): (Method, &str),
     body: &Value,
@@ -46,7 +46,7 @@ async fn make(
     DONE
 }
 
-async fn remove(connection: &Connection, path: &str, done: &str) -> Result<ExitCode, Failure> {
+pub(crate) async fn remove(connection: &Connection, path: &str, done: &str) -> Result<ExitCode, Failure> {
     Client::new(connection)?.send(Method::DELETE, path, None).await?;
     output::note(done);
     DONE
@@ -65,6 +65,16 @@ pub(crate) async fn user(command: UserCommand, format: Format) -> Result<ExitCod
         UserCommand::Rm { name, connection } => {
             remove(&connection, &format!("/users/{name}"), &format!("user {name} is removed")).await
         }
+        UserCommand::ImportHtpasswd { file, connection } => {
+            let text = std::fs::read_to_string(&file)
+                .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", file.display())))?;
+            let answer = Client::new(&connection)?.post_text("/users/import", text).await?;
+            if !output::machine(format, &answer)? {
+                let (new, known) = (output::cell(&answer["created"]), output::cell(&answer["updated"]));
+                output::note(&format!("{new} users are new, {known} were there and have these passwords now"));
+            }
+            DONE
+        }
         UserCommand::Token { user, name, scopes, days, connection } => {
             let scopes = (!scopes.is_empty()).then_some(scopes);
             let body = json!({ "name": name, "scopes": scopes, "expiresInDays": days });
@@ -77,7 +87,7 @@ pub(crate) async fn user(command: UserCommand, format: Format) -> Result<ExitCod
             DONE
         }
         UserCommand::Tokens { user, connection } => {
-            let fields = ["id", "name", "scopes", "created", "expires"];
+            let fields = ["id", "name", "scopes", "created", "expires", "lastUsed"];
             list(&connection, &format!("/users/{user}/tokens"), "tokens", &fields, format).await
         }
         UserCommand::Revoke { user, id, connection } => {
