@@ -22,6 +22,7 @@ pub(crate) fn run() -> Result<(), String> {
     tests(&["test", "-p", "store", "--features", "fault", "--test", "fault"], &mut tally)?;
     crate::fault::path(&["--points", "12", "--seed", "1"])?;
     tally.passed += 1;
+    registry_faults(&mut tally)?;
     step("the release build", &["build", "--release"])?;
     demo(&mut tally)?;
     for skipped in &tally.skipped {
@@ -29,6 +30,19 @@ pub(crate) fn run() -> Result<(), String> {
     }
     println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped.len());
     if tally.failed > 0 { Err("tests failed".into()) } else { Ok(()) }
+}
+
+/// A sample of the registry's faults, where the disks that some of them need can be mounted.
+fn registry_faults(tally: &mut Tally) -> Result<(), String> {
+    for run in [&["--points", "40"][..], &["--points", "5", "--full-disk"], &["--points", "10", "--unsynced"]] {
+        if let Err(why) = crate::fault::registry_has_disk(run) {
+            tally.skipped.push(format!("skipped: fault registry {}: {why}", run.join(" ")));
+            continue;
+        }
+        crate::fault::registry(&[run, &["--seed", "1"]].concat())?;
+        tally.passed += 1;
+    }
+    Ok(())
 }
 
 fn step(what: &str, arguments: &[&str]) -> Result<(), String> {

@@ -3,11 +3,14 @@
 
 mod check;
 mod plan;
+mod registry;
 mod stand;
 mod strike;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Instant, SystemTime};
+
+pub(crate) use registry::{has_disk as registry_has_disk, registry};
 
 use check::{Finding, Wrong, lost};
 use plan::{Kind, Plan, Point};

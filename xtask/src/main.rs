@@ -20,7 +20,9 @@ const USAGE: &str = "cargo xtask TASK
                                      the registry beside Debian's docker-registry: processor time, memory, durations
   fault path [--points N] [--seed S] [--at POINT] [--unsynced]
                                      kills the server at random and at named points, and compares the ends; with
-                                     --unsynced a power cut takes everything and whatever was not synced";
+                                     --unsynced a power cut takes everything and whatever was not synced
+  fault registry [--points N] [--seed S] [--unsynced | --full-disk]
+                                     the same for the registry alone, under mixed pushes and deletes of several clients";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         ["bench", "path", rest @ ..] => bench::path(rest),
         ["bench", "registry", rest @ ..] => bench::registry::registry(rest),
         ["fault", "path", rest @ ..] => fault::path(rest),
+        ["fault", "registry", rest @ ..] => fault::registry(rest),
         _ => Err(USAGE.to_owned()),
     };
     match result {

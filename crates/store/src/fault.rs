@@ -14,8 +14,16 @@ pub const BEFORE_COMMIT: &str = "before-commit";
 pub const AFTER_COMMIT: &str = "after-commit";
 /// Before a blob is synced and gets its name.
 pub const BEFORE_BLOB_SYNC: &str = "before-blob-sync";
+/// After the content of a blob is durable, before it gets its name.
+pub const BEFORE_BLOB_NAME: &str = "before-blob-name";
+/// After a blob has its name, before that is durable.
+pub const BEFORE_NAME_SYNC: &str = "before-name-sync";
 /// After a blob and its name are durable.
 pub const AFTER_BLOB_SYNC: &str = "after-blob-sync";
+/// After a part of an upload is written, before the client hears of it.
+pub const AFTER_UPLOAD_PART: &str = "after-upload-part";
+/// Before the file of a blob that no record names is removed.
+pub const BEFORE_BLOB_REMOVAL: &str = "before-blob-removal";
 /// After a blob that is being removed has lost its name, before its file is gone.
 pub const AFTER_BLOB_ASIDE: &str = "after-blob-aside";
 

@@ -90,6 +90,7 @@ impl Files {
 
     pub(super) fn delete(&self, digest: &Digest) -> Result<Removed, BlobError> {
         let path = self.path(digest);
+        fault::point(fault::BEFORE_BLOB_REMOVAL);
         match self.held.unless_held(digest, || std::fs::remove_file(&path)) {
             Err(purpose) => Ok(Removed::Held(purpose)),
             Ok(removed) => Ok(found(removed, &path)?.map_or(Removed::Absent, |()| Removed::Yes)),
@@ -101,6 +102,7 @@ impl Files {
     pub(super) fn remove(&self, leaving: &Leaving) -> Result<Removed, BlobError> {
         let path = self.path(leaving.digest());
         let aside = self.temporary.join(self.counter.fetch_add(1, Ordering::Relaxed).to_string());
+        fault::point(fault::BEFORE_BLOB_REMOVAL);
         match leaving.unless_wanted(|| std::fs::rename(&path, &aside)) {
             Err(purpose) => Ok(Removed::Held(purpose)),
             Ok(moved) => match found(moved, &path)? {
@@ -168,8 +170,10 @@ impl Files {
     /// Gives the synced file at `from` the name of its digest, durably.
     pub(super) fn publish(&self, from: &Path, digest: &Digest) -> Result<(), BlobError> {
         let path = self.path(digest);
+        fault::point(fault::BEFORE_BLOB_NAME);
         // Over one that may be there: the content is the same, and a damaged file heals.
         std::fs::rename(from, &path).map_err(|error| BlobError::io(&path, error))?;
+        fault::point(fault::BEFORE_NAME_SYNC);
         sync_dir(path.parent().unwrap_or(&self.dir))
     }
 }

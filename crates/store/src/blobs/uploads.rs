@@ -320,6 +320,7 @@ impl UploadWriter {
     /// As [`UploadWriter::write`].
     pub async fn close(mut self) -> Result<u64, BlobError> {
         self.flush().await?;
+        fault::point(fault::AFTER_UPLOAD_PART);
         Ok(self.at)
     }
 
