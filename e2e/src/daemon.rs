@@ -28,17 +28,21 @@ impl Daemon {
         Self { child, log: log.to_owned() }
     }
 
-    /// Waits until it is `ready`.
+    /// Waits until it is `ready`; not if it ended before.
     ///
     /// # Panics
-    /// When it ends, or is not ready after a minute.
-    pub fn wait(&mut self, ready: impl Fn() -> bool) {
+    /// When it runs and is not ready after a minute.
+    #[must_use]
+    pub fn serves(&mut self, ready: impl Fn() -> bool) -> bool {
         let until = Instant::now() + PATIENCE;
         while !ready() {
-            let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none() && Instant::now() < until, "it does not serve: {ended:?}\n{}", self.said());
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            assert!(Instant::now() < until, "it does not serve:\n{}", self.said());
             std::thread::sleep(Duration::from_millis(20));
         }
+        true
     }
 
     /// What it said so far.

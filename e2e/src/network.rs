@@ -56,21 +56,31 @@ impl Machine {
         Some(machine)
     }
 
-    /// Lays a cable between two machines, each with an address (`10.0.0.1/24`) at its end.
+    /// Lays a cable between two machines, each with an address (`10.0.0.1/24`) at its end. Nothing if the kernel has no
+    /// cables, which is printed.
     ///
     /// # Panics
-    /// When it cannot be laid.
-    pub fn connect(&self, own: &str, other: &Self, others: &str) {
+    /// When an address cannot be given.
+    pub fn connect(&self, own: &str, other: &Self, others: &str) -> Option<()> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let cable = NEXT.fetch_add(1, Ordering::Relaxed);
         // The two ends are in other namespaces from the beginning, so their names are nobody else's.
         let (a, b) = (format!("tp{cable}a"), format!("tp{cable}b"));
         let (from, to) = (self.namespace.as_str(), other.namespace.as_str());
-        ip(&["link", "add", &a, "netns", from, "type", "veth", "peer", "name", &b, "netns", to]);
+        let laid = Command::new("ip")
+            .args(["link", "add", &a, "netns", from, "type", "veth", "peer", "name", &b, "netns", to])
+            .output()
+            .unwrap();
+        if !laid.status.success() {
+            let why = String::from_utf8_lossy(&laid.stderr).trim().replace('\n', "; ");
+            eprintln!("skipped: this machine connects no network namespaces: {why}");
+            return None;
+        }
         for (namespace, end, address) in [(from, &a, own), (to, &b, others)] {
             ip(&["-n", namespace, "address", "add", address, "dev", end]);
             ip(&["-n", namespace, "link", "set", end, "up"]);
         }
+        Some(())
     }
 
     /// Makes a host name known to this machine.

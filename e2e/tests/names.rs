@@ -65,8 +65,9 @@ fn podman_pushes_inside_and_pulls_outside() {
 fn docker_pushes_inside_and_pulls_outside() {
     let Some(town) = Town::start(&["dockerd", "docker", "containerd"]) else { return };
     // Plain HTTP is something that docker has to be told of, inside; outside it verifies.
-    let inside = Docker::start(&town.inside, &town.path("inside"), &["--insecure-registry", INSIDE]);
-    let outside = Docker::start(&town.outside, &town.path("outside"), &[]);
+    let insecure = ["--insecure-registry", INSIDE];
+    let Some(inside) = Docker::start(&town.inside, &town.path("inside"), &insecure) else { return };
+    let Some(outside) = Docker::start(&town.outside, &town.path("outside"), &[]) else { return };
     inside.login(INSIDE, town.token());
     let (base, app) = (format!("{INSIDE}/demo/base:1"), format!("{INSIDE}/demo/app:docker"));
     inside.run(&["pull", &base]);

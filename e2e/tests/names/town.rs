@@ -90,10 +90,10 @@ impl Town {
         let server = Machine::new("server")?;
         let [proxy, inside, outside, stranger] = ["proxy", "inside", "outside", "stranger"].map(Machine::new);
         let (proxy, inside, outside, stranger) = (proxy?, inside?, outside?, stranger?);
-        server.connect("10.77.1.1/24", &inside, "10.77.1.2/24");
-        server.connect("10.77.2.1/24", &proxy, "10.77.2.2/24");
-        proxy.connect("10.77.3.1/24", &outside, "10.77.3.2/24");
-        proxy.connect("10.77.4.1/24", &stranger, "10.77.4.2/24");
+        server.connect("10.77.1.1/24", &inside, "10.77.1.2/24")?;
+        server.connect("10.77.2.1/24", &proxy, "10.77.2.2/24")?;
+        proxy.connect("10.77.3.1/24", &outside, "10.77.3.2/24")?;
+        proxy.connect("10.77.4.1/24", &stranger, "10.77.4.2/24")?;
         let authority = authority(dir.path());
         inside.knows("registry.internal", "10.77.1.1");
         inside.knows(DIRECT, "10.77.1.1");
@@ -204,6 +204,7 @@ fn nginx(proxy: &Machine, dir: &Path) -> Daemon {
     let mut command = proxy.command("nginx");
     command.arg("-p").arg(dir).arg("-c").arg(&config);
     let mut nginx = Daemon::start(command, &dir.join("nginx.log"));
-    nginx.wait(|| proxy.run(|| std::net::TcpStream::connect("10.77.3.1:443").is_ok()));
+    let serves = nginx.serves(|| proxy.run(|| std::net::TcpStream::connect("10.77.3.1:443").is_ok()));
+    assert!(serves, "nginx ends: {}", nginx.said());
     nginx
 }

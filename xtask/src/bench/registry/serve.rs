@@ -14,6 +14,14 @@ use super::work::Sizes;
 use super::{content, peer};
 use crate::processes::{Process, seconds};
 
+/// What is measured is what one would run: limits that are kept though nobody reaches them, and metrics.
+const CONFIGURATION: &str = "apiVersion: towpath.dev/v1alpha1
+kind: Towpath
+spec:
+  rateLimits: {requestsPerSecond: 1000000}
+  metrics: {address: 127.0.0.1:0}
+";
+
 /// How long a server may take to answer at all.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The image that everything is pushed to.
@@ -77,8 +85,11 @@ impl Server {
         let data = self.dir.join("data");
         match &self.kind {
             Kind::Ours(program) => {
+                let file = self.dir.join("towpath.yaml");
+                std::fs::write(&file, CONFIGURATION).map_err(|error| error.to_string())?;
                 let mut command = Command::new(program);
-                command.args(["registry", "serve", "--listen", &self.address.to_string(), "--data"]).arg(data);
+                command.args(["registry", "serve", "--config"]).arg(file);
+                command.args(["--listen", &self.address.to_string(), "--data"]).arg(data);
                 command.env("TOWPATH_LOG", "warn,server::access=info");
                 Ok(command)
             }
