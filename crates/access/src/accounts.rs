@@ -81,7 +81,7 @@ impl Access {
     /// # Errors
     /// [`AccessError::BadName`], [`AccessError::Exists`].
     pub async fn create_user(&self, name: &str, admin: bool) -> Result<UserId, AccessError> {
-        let name = checked(name)?;
+        let name = self.checked(name)?;
         let id = self.change(move |tx| insert_owner(tx, &name, OwnerKind::User, admin)).await?;
         Ok(UserId(id))
     }
@@ -141,7 +141,7 @@ impl Access {
     /// # Errors
     /// [`AccessError::BadName`], [`AccessError::Exists`], [`AccessError::NoUser`].
     pub async fn create_organisation(&self, name: &str, manager: UserId) -> Result<OrgId, AccessError> {
-        let name = checked(name)?;
+        let name = self.checked(name)?;
         let id = self.change(move |tx| {
             if tx.query_first("SELECT id FROM owners WHERE id = $1 AND kind = 'user'", &[manager.0.into()])?.is_none() {
                 return Err(AccessError::NoUser(manager.to_string()).into());
@@ -219,14 +219,14 @@ impl Access {
         });
         Ok(members.await?)
     }
-}
 
-/// Names of users and organisations are those that can own a repository.
-fn checked(name: &str) -> Result<String, AccessError> {
-    if RepoName::valid_owner(name) {
-        Ok(name.to_owned())
-    } else {
-        Err(AccessError::BadName(name.chars().take(100).collect()))
+    /// A name that a user or organisation can have.
+    fn checked(&self, name: &str) -> Result<String, AccessError> {
+        if RepoName::valid_owner(name) && !self.reserved.contains(&fold(name)) {
+            Ok(name.to_owned())
+        } else {
+            Err(AccessError::BadName(name.chars().take(100).collect()))
+        }
     }
 }
 

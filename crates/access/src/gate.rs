@@ -44,6 +44,14 @@ pub enum Resource {
     Repository(RepoName),
     /// An image `owner/name` or `owner/name/…`: as the repository `owner/name` if there is one, else as its owner.
     Image(ImageName),
+    /// An image of another registry that is pulled through this one. Whoever is somebody may read it, and everybody if it is
+    /// open; administrators of the server may remove it; nobody writes to it.
+    Cached {
+        /// Its name here.
+        image: ImageName,
+        /// Whether everybody may read it.
+        open: bool,
+    },
     /// The list of all images: for administrators of the server, and for everybody if all images are.
     Images,
 }
@@ -55,6 +63,7 @@ impl fmt::Display for Resource {
             Self::Owner(name) => write!(f, "{name}"),
             Self::Repository(name) => write!(f, "repository {name}"),
             Self::Image(name) => write!(f, "image {name}"),
+            Self::Cached { image, .. } => write!(f, "image {image}"),
             Self::Images => f.write_str("the list of all images"),
         }
     }
@@ -144,6 +153,9 @@ impl Access {
         let needed = needed(action, &resource);
         let open = match &resource {
             Resource::Image(_) | Resource::Images => self.anonymous_images.into(),
+            Resource::Cached { open: true, .. } => Right::Read,
+            // Whoever may read all images may read these.
+            Resource::Cached { .. } => Right::from(self.anonymous_images).min(Right::Read),
             _ => Right::None,
         };
         if *principal == Principal::Anonymous && open >= needed {
@@ -177,7 +189,7 @@ impl Access {
 const fn needed(action: Action, resource: &Resource) -> Right {
     match (action, resource) {
         (Action::Read, _) => Right::Read,
-        (Action::Write, Resource::Server) => Right::Admin,
+        (Action::Write, Resource::Server | Resource::Cached { .. }) => Right::Admin,
         // Who may push an image may also take it back.
         (Action::Write, _) | (Action::Delete, Resource::Image(_)) => Right::Write,
         (Action::Delete | Action::Admin, _) => Right::Admin,
@@ -189,11 +201,13 @@ fn missing_scope(principal: &Principal, action: Action, resource: &Resource) -> 
     let scope = match (resource, action) {
         (Resource::Server, Action::Read) => return None,
         (Resource::Images, _) => Scope::Admin,
-        (Resource::Image(_), Action::Read) => Scope::ReadPackage,
+        (Resource::Image(_) | Resource::Cached { .. }, Action::Read) => Scope::ReadPackage,
         (Resource::Image(_), Action::Write | Action::Delete) => Scope::WritePackage,
         (Resource::Owner(_) | Resource::Repository(_), Action::Read) => Scope::ReadRepository,
         (Resource::Owner(_) | Resource::Repository(_), Action::Write) => Scope::WriteRepository,
-        (_, Action::Admin | Action::Delete) | (Resource::Server, Action::Write) => Scope::Admin,
+        (_, Action::Admin | Action::Delete) | (Resource::Server | Resource::Cached { .. }, Action::Write) => {
+            Scope::Admin
+        }
     };
     let covered = user.scopes.iter().any(|held| held.includes(scope));
     (!covered).then_some(scope)

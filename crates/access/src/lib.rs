@@ -48,6 +48,8 @@ pub struct Access {
     records: Records,
     /// What may be done without credentials, with every image.
     anonymous_images: Level,
+    /// Names that no user or organisation can have, in lower case.
+    reserved: Arc<[String]>,
     shared: Arc<Shared>,
 }
 
@@ -71,7 +73,28 @@ impl Access {
         schema::install(&records).await?;
         let keys = keys::Keys::open(&records).await?;
         let shared = Shared { keys, rights: rights::Rights::default(), passwords: passwords::Passwords::new() };
-        Ok(Self { records, anonymous_images: Level::None, shared: Arc::new(shared) })
+        Ok(Self { records, anonymous_images: Level::None, reserved: Arc::default(), shared: Arc::new(shared) })
+    }
+
+    /// The same with further names that no user or organisation can have.
+    ///
+    /// # Errors
+    /// [`AccessError::Exists`] when one has such a name already.
+    pub async fn reserving(self, names: &[String]) -> Result<Self, AccessError> {
+        let names: Arc<[String]> = names.iter().map(|name| schema::fold(name)).collect();
+        let wanted = Arc::clone(&names);
+        let taken = self.records.read(move |tx| {
+            for name in wanted.iter() {
+                if accounts::find_owner(tx, name)?.is_some() {
+                    return Ok(Some(name.clone()));
+                }
+            }
+            Ok(None)
+        });
+        match taken.await? {
+            Some(name) => Err(AccessError::Exists(name)),
+            None => Ok(Self { reserved: names, ..self }),
+        }
     }
 
     /// The same with images open to everybody: for pulling, or for pushing and deleting as well.

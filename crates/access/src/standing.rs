@@ -82,7 +82,9 @@ struct Place {
 
 fn place(tx: &mut Tx<'_>, resource: &Resource) -> Result<Place, RecordsError> {
     let (owner, repository) = match resource {
-        Resource::Server | Resource::Images => return Ok(Place { owner: None, repository: None, public: false }),
+        Resource::Server | Resource::Images | Resource::Cached { .. } => {
+            return Ok(Place { owner: None, repository: None, public: false });
+        }
         Resource::Owner(owner) => return Ok(Place { owner: Some(fold(owner)), repository: None, public: false }),
         Resource::Repository(name) => (fold(name.owner()), Some(fold(name.name()))),
         Resource::Image(name) => (fold(name.owner()), image_repository(name)),
@@ -115,7 +117,8 @@ fn user_right(tx: &mut Tx<'_>, user: &User, resource: &Resource, place: &Place) 
 
 fn member_right(tx: &mut Tx<'_>, user: i64, resource: &Resource, place: &Place) -> Result<Right, RecordsError> {
     let Some(owner) = &place.owner else {
-        return Ok(if *resource == Resource::Server { Right::Read } else { Right::None });
+        let known = matches!(resource, Resource::Server | Resource::Cached { .. });
+        return Ok(if known { Right::Read } else { Right::None });
     };
     let mut right = match find_owner(tx, owner)? {
         Some((id, OwnerKind::User)) if id == user => Right::Admin,
@@ -141,7 +144,7 @@ fn group_right(
     place: &Place,
 ) -> Result<Right, RecordsError> {
     let mut names: Vec<ImageName> = match resource {
-        Resource::Server | Resource::Images | Resource::Owner(_) => return Ok(Right::None),
+        Resource::Server | Resource::Images | Resource::Owner(_) | Resource::Cached { .. } => return Ok(Right::None),
         Resource::Repository(name) => fold(&name.to_string()).parse().into_iter().collect(),
         Resource::Image(name) => vec![name.clone()],
     };
@@ -174,7 +177,12 @@ fn robot_right(tx: &mut Tx<'_>, robot: &RobotPrincipal, resource: &Resource) -> 
                WHERE robots.id = $1 AND robots.expires > $2";
     let Some(row) = tx.query_first(sql, &[robot.id.into(), now().into()])? else { return Ok(None) };
     let nothing = Own { right: Right::None, delete: Some(false), until: row.get(2)? };
-    let Resource::Image(image) = resource else { return Ok(Some(nothing)) };
+    let image = match resource {
+        Resource::Image(image) => image,
+        // Whoever is somebody.
+        Resource::Cached { .. } => return Ok(Some(Own { right: Right::Read, ..nothing })),
+        _ => return Ok(Some(nothing)),
+    };
     // A robot of somebody never leaves their name, whatever its patterns say.
     let owner: Option<String> = row.get(3)?;
     if owner.is_some_and(|owner| owner != image.owner()) {
@@ -212,6 +220,7 @@ fn job_right(tx: &mut Tx<'_>, job: &JobPrincipal, resource: &Resource) -> Result
         Resource::Image(image) if image.owner() == owner && image_repository(image).as_ref() == Some(&name) => {
             row.parse::<Level>(2)?.into()
         }
+        Resource::Cached { .. } => Right::Read,
         _ => Right::None,
     };
     // A job may add, never remove: what it pushed may be live.

@@ -15,6 +15,7 @@ mod registry;
 pub mod seal;
 mod secret;
 mod server;
+mod span;
 mod target;
 
 pub use document::{API_VERSION, Metadata};
@@ -23,9 +24,10 @@ pub use error::ConfigError;
 pub use export::to_yaml;
 pub use listener::{AbsoluteFile, CertificateFiles, Listener, Tls};
 pub use record::{Organisation, Record, Repository, RepositorySpec, User, UserSpec, Visibility, parse_records};
-pub use registry::{Anonymous, RegistrySpec, Webhook, WebhookEvent};
+pub use registry::{Anonymous, RegistrySpec, Upstream, UpstreamCredentials, Webhook, WebhookEvent};
 pub use secret::{SecretError, SecretRef};
 pub use server::{Actions, RecordsLocation, Server, ServerSpec, parse_server};
+pub use span::{Span, SpanError};
 pub use target::{
     Budgets, BuildSpec, Deploy, DeployEngine, ExternalProducer, GitOps, HealthIdentity, HealthSpec, Producer, Service,
     Target, TargetSpec, parse_target_spec,

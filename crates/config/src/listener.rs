@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::Upstream;
+
 /// One listening socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -18,6 +20,9 @@ pub struct Listener {
     /// TLS on this socket; plain HTTP without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+    /// The upstream of the registry that every image here is of: for clients that know a mirror by its address alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
 }
 
 impl Default for Listener {
@@ -27,6 +32,7 @@ impl Default for Listener {
             hosts: Vec::new(),
             trusted_proxies: Vec::new(),
             tls: None,
+            upstream: None,
         }
     }
 }
@@ -127,6 +133,16 @@ pub(crate) fn check(listeners: &[Listener]) -> Result<(), String> {
         let twin = listeners[..index].iter().find(|other| other.address == listener.address);
         if twin.is_some() && listener.address.port() != 0 {
             return Err(format!("{place}.address: {} is listed twice", listener.address));
+        }
+    }
+    Ok(())
+}
+
+/// Whether every listener that stands for an upstream stands for one that is there.
+pub(crate) fn check_upstreams(listeners: &[Listener], upstreams: &[Upstream]) -> Result<(), String> {
+    for (index, name) in listeners.iter().enumerate().filter_map(|(index, it)| Some((index, it.upstream.as_ref()?))) {
+        if !upstreams.iter().any(|upstream| upstream.name == *name) {
+            return Err(format!("spec.listeners[{index}].upstream: {name:?} is not one of spec.registry.upstreams"));
         }
     }
     Ok(())

@@ -1,11 +1,13 @@
 //! The registry's part of the server's file.
 
 mod anonymous;
+mod upstreams;
 mod webhooks;
 
 use serde::{Deserialize, Serialize};
 
 pub use anonymous::Anonymous;
+pub use upstreams::{Upstream, UpstreamCredentials};
 pub use webhooks::{Webhook, WebhookEvent};
 
 /// How the registry works.
@@ -15,6 +17,9 @@ pub struct RegistrySpec {
     /// What may be done without credentials, with every image.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub anonymous: Vec<Anonymous>,
+    /// Other registries whose images are pulled through this one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub upstreams: Vec<Upstream>,
     /// Who is told what happens to images.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub webhooks: Vec<Webhook>,
@@ -24,6 +29,7 @@ impl RegistrySpec {
     /// What is wrong with it, with its place.
     pub(crate) fn check(&self) -> Result<(), String> {
         anonymous::check(&self.anonymous)?;
+        upstreams::check(&self.upstreams)?;
         webhooks::check(&self.webhooks)
     }
 }

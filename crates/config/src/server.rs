@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::document::documents;
 use crate::edge::{self, Metrics, RateLimits, Traces};
 use crate::listener::{self, Listener};
-use crate::{ConfigError, RegistrySpec, SecretRef};
+use crate::{ConfigError, RegistrySpec, SecretRef, Upstream};
 
 /// A `kind: Towpath` document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,7 +119,9 @@ fn check(spec: &ServerSpec) -> Result<(), String> {
     if spec.actions.as_ref().is_some_and(|actions| actions.parallel_jobs == 0) {
         return Err("spec.actions.parallelJobs: must be at least 1".into());
     }
-    spec.registry.as_ref().map_or(Ok(()), RegistrySpec::check)
+    spec.registry.as_ref().map_or(Ok(()), RegistrySpec::check)?;
+    let upstreams: &[Upstream] = spec.registry.as_ref().map_or(&[], |registry| &registry.upstreams);
+    listener::check_upstreams(&spec.listeners, upstreams)
 }
 
 #[cfg(test)]

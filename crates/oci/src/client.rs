@@ -13,6 +13,7 @@ mod exchange;
 mod listing;
 mod manifest;
 mod options;
+mod quota;
 mod session;
 mod source;
 mod token;
@@ -35,6 +36,7 @@ pub use error::ClientError;
 pub use listing::{NamePage, TagPage};
 pub use manifest::{FetchedManifest, ManifestHead};
 pub use options::{Auth, ClientOptions, MAX_CHUNK};
+pub use quota::PullQuota;
 pub use source::{BlobSource, ByteStream};
 pub use upload::{BlobPush, Pushed};
 
@@ -145,6 +147,11 @@ impl RemoteRegistry {
     /// One of its repositories, whether it exists or not.
     pub fn repository(&self, name: ImageName) -> Remote {
         Remote { session: self.session.clone(), name }
+    }
+
+    /// What the registry last said of how many pulls it still allows, if it said anything.
+    pub fn quota(&self) -> Option<PullQuota> {
+        *self.session.quota.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks whether there is a registry that lets us in.

@@ -27,6 +27,7 @@ mod start;
 pub mod state;
 pub mod targets;
 mod trigger;
+mod upstreams;
 mod view;
 
 use std::sync::Arc;

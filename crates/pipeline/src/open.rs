@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use config::seal::Sealer;
 use config::{Anonymous, ServerSpec};
+use registry::upstream::Upstreams;
 use store::{Blobs, DataDir, Location, Records};
 
 use crate::images::RegistryImages;
 use crate::rooms::{Rooms, set_reserve_aside};
-use crate::{Journal, Pipeline, StartError};
+use crate::{Journal, Pipeline, StartError, upstreams};
 
 /// What the registry needs, and the pipeline stands on: all of it is there when only the registry is served.
 pub struct Basis {
@@ -24,6 +25,8 @@ pub struct Basis {
     pub access: access::Access,
     /// The registry.
     pub registry: registry::Registry,
+    /// The registries that are pulled through it.
+    pub upstreams: Upstreams,
 }
 
 impl Basis {
@@ -41,8 +44,13 @@ impl Basis {
         let blobs = Blobs::open(&data.blobs()).await.map_err(of("the blob store"))?;
         let access = access::Access::install(records.clone()).await.map_err(of("the accounts"))?;
         let access = access.with_anonymous_images(anonymous(spec));
+        let upstreams = upstreams::open(spec)?;
+        let access = access.reserving(&upstreams::owners(spec)).await.map_err(|error| OpenError::Room {
+            what: "the pull-through cache",
+            message: format!("{error}; give the upstream another `prefix`"),
+        })?;
         let registry = registry::Registry::open(records.clone(), blobs.clone()).await.map_err(of("the registry"))?;
-        Ok(Self { data, records, blobs, access, registry })
+        Ok(Self { data, records, blobs, access, registry, upstreams })
     }
 }
 

@@ -20,15 +20,15 @@ enum Standing {
 }
 
 /// A manifest that was read and found whole.
-struct Candidate {
-    digest: Digest,
+pub(crate) struct Candidate {
+    pub digest: Digest,
     media_type: String,
     content: Bytes,
     kind: ManifestKind,
 }
 
 impl Candidate {
-    fn read(content: Bytes, media_type: &str, algorithm: Algorithm) -> Result<Self, RegistryError> {
+    pub fn read(content: Bytes, media_type: &str, algorithm: Algorithm) -> Result<Self, RegistryError> {
         let kind = oci::parse_manifest(&content, media_type)?;
         let digest = oci::digest_of(algorithm, &content);
         Ok(Self { digest, media_type: oci::media_type::essence(media_type).to_owned(), content, kind })
@@ -165,7 +165,7 @@ fn check_size(descriptor: &Descriptor, found: u64) -> Result<(), RegistryError> 
     }
 }
 
-fn insert(tx: &mut Tx<'_>, image: i64, candidate: &Candidate, at: Timestamp) -> Result<(), RecordsError> {
+pub(crate) fn insert(tx: &mut Tx<'_>, image: i64, candidate: &Candidate, at: Timestamp) -> Result<(), RecordsError> {
     let kind = &candidate.kind;
     let annotations = kind.annotations().filter(|_| kind.subject().is_some());
     let annotations = annotations.and_then(|annotations| serde_json::to_string(annotations).ok());
@@ -196,7 +196,13 @@ fn insert(tx: &mut Tx<'_>, image: i64, candidate: &Candidate, at: Timestamp) -> 
     Ok(())
 }
 
-fn point(tx: &mut Tx<'_>, image: i64, tag: &Tag, digest: &Digest, at: Timestamp) -> Result<(), RecordsError> {
+pub(crate) fn point(
+    tx: &mut Tx<'_>,
+    image: i64,
+    tag: &Tag,
+    digest: &Digest,
+    at: Timestamp,
+) -> Result<(), RecordsError> {
     let sql = "INSERT INTO registry_tags (image, tag, digest, updated) VALUES ($1, $2, $3, $4)
                ON CONFLICT (image, tag) DO UPDATE SET digest = excluded.digest, updated = excluded.updated";
     tx.execute(sql, &[image.into(), tag.as_str().as_bytes().into(), digest.into(), at.into()]).map(drop)

@@ -6,6 +6,7 @@
 mod auth;
 mod blobs;
 mod body;
+mod cached;
 mod failure;
 mod form;
 mod listing;
@@ -28,6 +29,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::Registry;
+use crate::upstream::Upstreams;
 use failure::Failure;
 use route::Route;
 pub use token::{TOKEN_PATH, token};
@@ -53,6 +55,8 @@ pub struct RegistryHttp {
     pub service: Arc<str>,
     /// Where tokens are to be had.
     pub realm: Realm,
+    /// Registries whose images are pulled through this one.
+    pub upstreams: Upstreams,
 }
 
 impl fmt::Debug for RegistryHttp {
@@ -97,6 +101,12 @@ async fn serve(State(state): State<RegistryHttp>, request: Request) -> Response 
 
 impl RegistryHttp {
     async fn dispatch(&self, parts: &Parts, route: Route, body: Body) -> Result<Response, Failure> {
+        let route = self.localised(parts, route)?;
+        if let Some(place) = route.image().and_then(|image| self.upstreams.place(image))
+            && let Some(answer) = Box::pin(self.cached(parts, &route, &place)).await
+        {
+            return answer;
+        }
         let reads = matches!(parts.method, Method::GET | Method::HEAD);
         match (route, &parts.method) {
             (Route::Base, _) if reads => self.base(parts).await,

@@ -19,6 +19,7 @@ mod manifests;
 mod remembered;
 mod schema;
 mod uploads;
+pub mod upstream;
 mod usage;
 
 use std::sync::Arc;

@@ -57,4 +57,9 @@ CREATE TABLE registry_uploads (
     "
 CREATE INDEX registry_tags_by_time ON registry_tags (image, updated, tag);
 ",
+    "
+-- Which upstream an image is pulled through from, and when that last said what a tag points to.
+ALTER TABLE registry_images ADD COLUMN upstream TEXT;
+ALTER TABLE registry_tags ADD COLUMN checked BIGINT;
+",
 ];

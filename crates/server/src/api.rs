@@ -6,6 +6,7 @@ mod records;
 mod repositories;
 mod robots;
 mod runs;
+mod upstreams;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -41,6 +42,7 @@ pub(crate) fn core_routes() -> Router<Core> {
         .route("/robots/{id}", delete(robots::remove))
         .route("/registry/keys", get(robots::keys))
         .route("/registry/keys/rotate", post(robots::rotate_keys))
+        .route("/registry/upstreams", get(upstreams::list))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
 }
 

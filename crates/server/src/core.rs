@@ -7,6 +7,7 @@ use axum::extract::{FromRef, FromRequestParts};
 use http::request::Parts;
 use pipeline::Basis;
 use registry::Registry;
+use registry::upstream::Upstreams;
 use store::Records;
 use tokio::sync::watch;
 
@@ -20,6 +21,7 @@ const EVERY: Duration = Duration::from_secs(3600);
 pub(crate) struct Core {
     pub(crate) access: Access,
     pub(crate) registry: Registry,
+    pub(crate) upstreams: Upstreams,
     pub(crate) records: Records,
     /// Turns true when the server stops.
     pub(crate) stopping: watch::Receiver<bool>,
@@ -30,6 +32,7 @@ impl Core {
         Self {
             access: basis.access.clone(),
             registry: basis.registry.clone(),
+            upstreams: basis.upstreams.clone(),
             records: basis.records.clone(),
             stopping,
         }

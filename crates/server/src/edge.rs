@@ -75,6 +75,9 @@ impl Edge {
             Ok(origin) => {
                 request.extensions_mut().insert(exchange.asker());
                 request.extensions_mut().insert(origin);
+                if let Some(upstream) = rules.upstream() {
+                    request.extensions_mut().insert(upstream);
+                }
                 let Ok(response) = routes.oneshot(request).instrument(span).await;
                 response
             }

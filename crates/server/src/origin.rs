@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use config::Listener;
 use http::HeaderMap;
+use registry::upstream::ListenerUpstream;
 
 use crate::edge::Ends;
 
@@ -49,6 +50,7 @@ pub struct Misdirected(pub String);
 pub struct ListenerRules {
     hosts: Vec<String>,
     proxies: Vec<(IpAddr, u8)>,
+    upstream: Option<ListenerUpstream>,
 }
 
 impl ListenerRules {
@@ -63,7 +65,13 @@ impl ListenerRules {
         Self {
             hosts: listener.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
             proxies: listener.trusted_proxies.iter().filter_map(network).collect(),
+            upstream: listener.upstream.as_deref().map(|name| ListenerUpstream(name.into())),
         }
+    }
+
+    /// The upstream that every image asked for here is of.
+    pub(crate) fn upstream(&self) -> Option<ListenerUpstream> {
+        self.upstream.clone()
     }
 
     fn trusts(&self, peer: IpAddr) -> bool {

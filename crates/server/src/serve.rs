@@ -178,5 +178,11 @@ fn registry_http(core: &Core) -> RegistryHttp {
         let origin = parts.extensions.get::<Origin>().map(ToString::to_string).unwrap_or_default();
         format!("{origin}{TOKEN_PATH}")
     });
-    RegistryHttp { registry: core.registry.clone(), access: core.access.clone(), service: "towpath".into(), realm }
+    RegistryHttp {
+        registry: core.registry.clone(),
+        access: core.access.clone(),
+        service: "towpath".into(),
+        realm,
+        upstreams: core.upstreams.clone(),
+    }
 }

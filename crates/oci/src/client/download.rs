@@ -111,6 +111,13 @@ impl BlobStream {
         self
     }
 
+    /// The digest is not checked: the caller hashes what comes.
+    #[must_use]
+    pub fn without_hash(mut self) -> Self {
+        self.hasher = None;
+        self
+    }
+
     /// The next bytes; nothing at the end, when everything has come and is what the digest says.
     ///
     /// # Errors

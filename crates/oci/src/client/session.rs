@@ -1,7 +1,7 @@
 //! One registry as one user: its address, tokens and manners.
 
 use std::net::IpAddr;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderValue, LOCATION};
@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 use super::challenge::Challenge;
 use super::exchange::{Ask, Attempts, transmit};
 use super::token::Tokens;
-use super::{Auth, Client, ClientError, Reach};
+use super::{Auth, Client, ClientError, PullQuota, Reach};
 use crate::RegistryHost;
 use crate::client::error::{code_and_message, retry_after};
 
@@ -30,6 +30,8 @@ pub(super) struct Session {
     pub challenge: Mutex<Option<Challenge>>,
     pub tokens: Tokens,
     reach: OnceCell<Reach>,
+    /// What the registry last said of how many pulls it still allows.
+    pub quota: Mutex<Option<PullQuota>>,
     /// Held while the fallback tag of referrers is read and written again.
     pub referrers: tokio::sync::Mutex<()>,
 }
@@ -43,6 +45,7 @@ impl Session {
             challenge: Mutex::default(),
             tokens: Tokens::default(),
             reach: OnceCell::new(),
+            quota: Mutex::default(),
             referrers: tokio::sync::Mutex::default(),
         }
     }
@@ -142,6 +145,7 @@ impl Session {
         loop {
             let authorization = self.authorization(&ask.scopes).await?;
             let response = self.follow(ask, authorization.as_ref()).await?;
+            self.count(&response);
             if response.status() != StatusCode::UNAUTHORIZED {
                 return Ok(response);
             }
@@ -150,6 +154,15 @@ impl Session {
                 return Err(self.failure(&ask.what(), response).await);
             }
             asked = true;
+        }
+    }
+
+    /// Takes in how many pulls are left. Where a redirect leads does not count.
+    fn count(&self, response: &Response) {
+        if self.is_own(response.url())
+            && let Some(quota) = PullQuota::of(response.headers())
+        {
+            *self.quota.lock().unwrap_or_else(PoisonError::into_inner) = Some(quota);
         }
     }
 

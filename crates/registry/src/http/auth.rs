@@ -131,8 +131,16 @@ impl RegistryHttp {
 
     async fn allowed(&self, principal: &Principal, action: Action, image: &ImageName) -> Result<Authorized, Failure> {
         let reading = action == Action::Read;
-        let asked = self.access.authorize(principal, action, Resource::Image(image.clone())).await;
+        let asked = self.access.authorize(principal, action, self.resource(image.clone())).await;
         asked.map_err(|denied| Failure::denied(denied, scope(image, action), reading))
+    }
+
+    /// What an image is to the gate: an upstream's is nobody's.
+    pub(super) fn resource(&self, image: ImageName) -> Resource {
+        match self.upstreams.place(&image) {
+            Some(place) => Resource::Cached { image, open: place.upstream().is_anonymous() },
+            None => Resource::Image(image),
+        }
     }
 
     /// Whether a caller may list all images.

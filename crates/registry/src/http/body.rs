@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::StatusCode;
 use http_body_util::BodyExt;
-use store::{BlobReader, BlobWriter, UploadWriter};
+use store::{BlobReader, BlobWriter, FollowingReader, UploadWriter};
 
 use crate::RegistryError;
 use crate::http::failure::Failure;
@@ -88,6 +88,18 @@ pub(super) fn send(reader: BlobReader) -> Body {
                 tracing::error!(digest = %reader.digest(), %error, "a blob cannot be read");
                 Some((Err(error), None))
             }
+        }
+    }))
+}
+
+/// What is left of a blob that is still coming, as a body; `guard` is kept until it is sent, or its client is gone. A blob
+/// that does not come whole, or is not what it should be, breaks the connection off before its last byte.
+pub(super) fn send_along(reader: FollowingReader, guard: impl Send + 'static) -> Body {
+    Body::from_stream(stream::unfold(Some((reader, guard)), async |state| {
+        let (mut reader, guard) = state?;
+        match reader.chunk().await {
+            Ok(chunk) => chunk.map(|chunk| (Ok(chunk), Some((reader, guard)))),
+            Err(error) => Some((Err(error), None)),
         }
     }))
 }

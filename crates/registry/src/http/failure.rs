@@ -208,7 +208,7 @@ impl Failure {
         }
     }
 
-    fn no_space() -> Self {
+    pub fn no_space() -> Self {
         let status = StatusCode::INSUFFICIENT_STORAGE;
         Self::internal(status, "the registry has no space left on its disk", "no space left on the disk")
     }

@@ -22,15 +22,15 @@ const MAX_ENTRIES: usize = 10_000;
 const MAX_REFERRERS: usize = 500;
 
 /// Which filters were heeded.
-const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
+pub(super) const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 
 /// How many entries a client wants, and after which.
-struct Window<'a> {
-    limit: usize,
-    after: Option<&'a str>,
+pub(super) struct Window<'a> {
+    pub limit: usize,
+    pub after: Option<&'a str>,
 }
 
-fn window(query: &Form) -> Result<Window<'_>, Failure> {
+pub(super) fn window(query: &Form) -> Result<Window<'_>, Failure> {
     let limit = match query.get("n") {
         Some(text) => {
             let number: u64 = text.parse().map_err(|_| Failure::request(format!("?n={text:.20} is not a number")))?;
@@ -42,7 +42,7 @@ fn window(query: &Form) -> Result<Window<'_>, Failure> {
 }
 
 /// Says where a list goes on.
-fn link(response: &mut Response, path: &str, limit: usize, last: &str, more: &str) {
+pub(super) fn link(response: &mut Response, path: &str, limit: usize, last: &str, more: &str) {
     let last = utf8_percent_encode(last, NON_ALPHANUMERIC);
     let text = format!("<{path}?n={limit}&last={last}{more}>; rel=\"next\"");
     response.headers_mut().insert(header::LINK, value(text));
@@ -88,7 +88,7 @@ impl RegistryHttp {
         let wanted = query.get("artifactType").filter(|text| !text.is_empty());
         let page = self.registry.referrers(image, subject, wanted, after, limit).await?;
         let last = page.entries.last().map(|referrer| referrer.digest.to_string());
-        let index = Index::new(page.entries.into_iter().map(descriptor).collect());
+        let index = Index::new(page.entries.into_iter().map(Descriptor::from).collect());
         let mut response = Json(index).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type::OCI_INDEX));
         let mut more = String::new();
@@ -103,10 +103,12 @@ impl RegistryHttp {
     }
 }
 
-fn descriptor(referrer: Referrer) -> Descriptor {
-    Descriptor {
-        artifact_type: referrer.artifact_type,
-        annotations: referrer.annotations,
-        ..Descriptor::new(referrer.media_type, referrer.digest, referrer.size)
+impl From<Referrer> for Descriptor {
+    fn from(referrer: Referrer) -> Self {
+        Self {
+            artifact_type: referrer.artifact_type,
+            annotations: referrer.annotations,
+            ..Self::new(referrer.media_type, referrer.digest, referrer.size)
+        }
     }
 }

@@ -8,11 +8,12 @@ use http::{HeaderName, Method, StatusCode, header};
 use model::{ImageName, Tag};
 
 use crate::events::{ImageAction, ImageEvent};
+use crate::http::auth::Caller;
 use crate::http::blobs::has_it;
 use crate::http::failure::Failure;
 use crate::http::form::Form;
 use crate::http::{CONTENT_DIGEST, RegistryHttp, body, empty, value};
-use crate::{Reference, RegistryError};
+use crate::{ManifestRecord, Reference, RegistryError};
 
 /// Tells a client which tags point to the manifest it pushed.
 const TAGS: HeaderName = HeaderName::from_static("oci-tag");
@@ -45,16 +46,27 @@ impl RegistryHttp {
         }
         headers.insert(header::CONTENT_LENGTH, record.bytes.len().into());
         if parts.method == Method::GET {
-            self.registry.announce_pull(|registry| ImageEvent {
-                tag: reference.tag().cloned(),
-                media_type: Some(record.media_type.clone()),
-                size: Some(record.bytes.len() as u64),
-                actor: caller.principal.to_string().into(),
-                ..registry.event(ImageAction::Pull, image, Some(record.digest))
-            });
+            self.announce_pull(&caller, image, reference, &record);
             *response.body_mut() = record.bytes.into();
         }
         Ok(response)
+    }
+
+    /// Says that a caller has read a manifest.
+    pub(super) fn announce_pull(
+        &self,
+        caller: &Caller,
+        image: &ImageName,
+        reference: &Reference,
+        record: &ManifestRecord,
+    ) {
+        self.registry.announce_pull(|registry| ImageEvent {
+            tag: reference.tag().cloned(),
+            media_type: Some(record.media_type.clone()),
+            size: Some(record.bytes.len() as u64),
+            actor: caller.principal.to_string().into(),
+            ..registry.event(ImageAction::Pull, image, Some(record.digest))
+        });
     }
 
     pub(super) async fn put_manifest(

@@ -64,6 +64,33 @@ impl Route {
         }
     }
 
+    /// The image that it is about.
+    pub const fn image(&self) -> Option<&ImageName> {
+        match self {
+            Self::Base | Self::Catalog => None,
+            Self::Tags { image }
+            | Self::Referrers { image, .. }
+            | Self::Manifest { image, .. }
+            | Self::Blob { image, .. }
+            | Self::NewUpload { image }
+            | Self::Upload { image, .. } => Some(image),
+        }
+    }
+
+    /// The same about the image that `name` makes of its own.
+    pub fn try_map_image<E>(mut self, name: impl FnOnce(ImageName) -> Result<ImageName, E>) -> Result<Self, E> {
+        match &mut self {
+            Self::Base | Self::Catalog => {}
+            Self::Tags { image }
+            | Self::Referrers { image, .. }
+            | Self::Manifest { image, .. }
+            | Self::Blob { image, .. }
+            | Self::NewUpload { image }
+            | Self::Upload { image, .. } => *image = name(image.clone())?,
+        }
+        Ok(self)
+    }
+
     /// The methods that it knows, for the `Allow` header.
     pub const fn methods(&self) -> &'static str {
         match self {

@@ -95,7 +95,8 @@ impl RegistryHttp {
         tell(parts, &principal);
         let wanted = wanted(form.all("scope"))?;
         let mut granted = Vec::new();
-        for scope in wanted {
+        for mut scope in wanted {
+            scope.name = self.scope_name(parts, scope.name);
             let actions = self.granted(&principal, &scope).await?;
             if !actions.is_empty() {
                 granted.push(BearerScope { actions, ..scope });
@@ -106,6 +107,17 @@ impl RegistryHttp {
         // No `issued_at`: with it, a client whose clock differs keeps the token for ever.
         let answer = json!({ "token": token, "access_token": token, "expires_in": TTL.as_secs() });
         Ok(Json(answer).into_response())
+    }
+
+    /// The name that the image of a scope has here. On an upstream's listener clients ask by its name there, or as they
+    /// were challenged.
+    fn scope_name(&self, parts: &Parts, name: String) -> String {
+        match name.parse::<ImageName>() {
+            Ok(image) if self.upstreams.place(&image).is_none() => {
+                self.local_name(parts, image).map_or(name, |image| image.to_string())
+            }
+            Ok(_) | Err(_) => name,
+        }
     }
 
     /// Which of the wanted actions are allowed now.
@@ -120,7 +132,7 @@ impl RegistryHttp {
         let mut granted = Vec::new();
         for (name, action) in [("pull", Action::Read), ("push", Action::Write), ("delete", Action::Delete)] {
             let asked = all || scope.actions.iter().any(|wanted| wanted == name);
-            if asked && self.may(principal, action, Resource::Image(image.clone())).await? {
+            if asked && self.may(principal, action, self.resource(image.clone())).await? {
                 granted.push(name.to_owned());
             }
         }

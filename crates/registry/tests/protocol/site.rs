@@ -9,6 +9,7 @@ use model::{Algorithm, Digest, ImageName};
 use oci::{Descriptor, Manifest, digest_of, media_type};
 use registry::Registry;
 use registry::http::{RegistryHttp, TOKEN_PATH, router, token_router};
+use registry::upstream::{ListenerUpstream, Upstreams};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use store::{Blobs, Location, Records};
 use tempfile::TempDir;
@@ -113,6 +114,16 @@ async fn open(dir: &TempDir) -> (Records, Registry, Access) {
 }
 
 async fn serve(registry: &Registry, access: &Access) -> String {
+    serve_with(registry, access, Upstreams::default(), None).await
+}
+
+/// Serves a registry with a pull-through cache; all its names are those of `upstream` if one is given.
+pub async fn serve_with(
+    registry: &Registry,
+    access: &Access,
+    upstreams: Upstreams,
+    upstream: Option<&'static str>,
+) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
     let state = RegistryHttp {
@@ -123,8 +134,12 @@ async fn serve(registry: &Registry, access: &Access) -> String {
             let host = parts.headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or_default();
             format!("http://{host}{TOKEN_PATH}")
         }),
+        upstreams,
     };
-    let app = router(state.clone()).merge(token_router(state));
+    let mut app = router(state.clone()).merge(token_router(state));
+    if let Some(name) = upstream {
+        app = app.layer(axum::Extension(ListenerUpstream(name.into())));
+    }
     tokio::spawn(async move { axum::serve(listener, app).await });
     host
 }

@@ -16,5 +16,6 @@ mod stopping;
 mod streams;
 mod tenants;
 mod tls;
+mod upstreams;
 mod webhooks;
 mod world;

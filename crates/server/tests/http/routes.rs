@@ -74,6 +74,7 @@ fn people() -> Vec<Row> {
     let tokens = "/users/{user}/tokens";
     vec![
         row(("GET", "/version"), "/version", PUBLIC),
+        row(("GET", "/registry/upstreams"), "/registry/upstreams", SERVER),
         row(("GET", "/users"), "/users", SOMEBODY),
         row(("POST", "/users"), "/users", SERVER_MAKES).body(r#"{"name":"{fresh}"}"#),
         row(("POST", "/users/import"), "/users/import", SERVER)

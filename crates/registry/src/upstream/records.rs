@@ -1,0 +1,172 @@
+//! What is kept of an upstream's images. They are images like others, but for this: a manifest is visible before what it
+//! refers to has come, because the upstream has that.
+
+use bytes::Bytes;
+use model::{Digest, ImageName, Tag, Timestamp};
+use store::{BlobLease, RecordsError, StoredBlob, Tx};
+
+use crate::blobs::{ensure_image, image_id, link, linked_size};
+use crate::commit::{Candidate, insert, point};
+use crate::{Registry, RegistryError, now};
+
+/// A tag of an upstream's image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CachedTag {
+    /// What it pointed to.
+    pub digest: Digest,
+    /// When the upstream last said so.
+    pub checked: Timestamp,
+}
+
+/// The id of an image of an upstream, which begins to exist with this.
+fn ensure_cached(tx: &mut Tx<'_>, name: &ImageName, upstream: &str, at: Timestamp) -> Result<i64, RecordsError> {
+    let image = ensure_image(tx, name, at)?;
+    tx.execute("UPDATE registry_images SET upstream = $2 WHERE id = $1", &[image.into(), upstream.into()])?;
+    Ok(image)
+}
+
+fn check_tag(tx: &mut Tx<'_>, image: i64, tag: &Tag, digest: &Digest, at: Timestamp) -> Result<(), RecordsError> {
+    point(tx, image, tag, digest, at)?;
+    let sql = "UPDATE registry_tags SET checked = $3 WHERE image = $1 AND tag = $2";
+    tx.execute(sql, &[image.into(), tag.as_str().as_bytes().into(), at.into()]).map(drop)
+}
+
+impl Registry {
+    /// What is known of a tag.
+    pub(super) async fn cached_tag(&self, name: &ImageName, tag: &Tag) -> Result<Option<CachedTag>, RegistryError> {
+        let (name, tag) = (name.clone(), tag.clone());
+        let found = self.records.read(move |tx| {
+            let Some(image) = image_id(tx, &name)? else { return Ok(None) };
+            let sql = "SELECT digest, checked FROM registry_tags WHERE image = $1 AND tag = $2";
+            let row = tx.query_first(sql, &[image.into(), tag.as_str().as_bytes().into()])?;
+            let read = |row: store::Row| {
+                let checked: Option<i64> = row.get(1)?;
+                Ok(CachedTag { digest: row.parse(0)?, checked: Timestamp(checked.unwrap_or(0)) })
+            };
+            row.map(read).transpose()
+        });
+        Ok(found.await?)
+    }
+
+    /// Keeps a manifest that an upstream sent, and that `tags` point to it there.
+    pub(super) async fn keep_manifest(
+        &self,
+        name: &ImageName,
+        upstream: &str,
+        manifest: Bytes,
+        media_type: &str,
+        digest: &Digest,
+        tags: Vec<Tag>,
+    ) -> Result<(), RegistryError> {
+        let candidate = Candidate::read(manifest, media_type, digest.algorithm())?;
+        let (name, upstream, at) = (name.clone(), upstream.to_owned(), now());
+        let kept = self.records.write(move |tx| {
+            let image = ensure_cached(tx, &name, &upstream, at)?;
+            insert(tx, image, &candidate, at)?;
+            tags.iter().try_for_each(|tag| check_tag(tx, image, tag, &candidate.digest, at))
+        });
+        Ok(kept.await?)
+    }
+
+    /// Notes that the upstream says `tag` points to `digest`. False if that manifest is not here.
+    pub(super) async fn confirm_tag(
+        &self,
+        name: &ImageName,
+        tag: &Tag,
+        digest: &Digest,
+    ) -> Result<bool, RegistryError> {
+        let (name, tag, digest, at) = (name.clone(), tag.clone(), *digest, now());
+        let confirmed = self.records.write(move |tx| {
+            let Some(image) = image_id(tx, &name)? else { return Ok(false) };
+            let sql = "SELECT size FROM registry_manifests WHERE image = $1 AND digest = $2";
+            if tx.query_first(sql, &[image.into(), (&digest).into()])?.is_none() {
+                return Ok(false);
+            }
+            let same = "UPDATE registry_tags SET checked = $4 WHERE image = $1 AND tag = $2 AND digest = $3";
+            let values = [image.into(), tag.as_str().as_bytes().into(), (&digest).into(), at.into()];
+            if tx.execute(same, &values)? == 0 {
+                check_tag(tx, image, &tag, &digest, at)?;
+            }
+            Ok(true)
+        });
+        Ok(confirmed.await?)
+    }
+
+    /// Takes a tag away that the upstream does not have any more. What it pointed to stays, for those who know its digest.
+    pub(super) async fn drop_tag(&self, name: &ImageName, tag: &Tag) -> Result<(), RegistryError> {
+        let (name, tag) = (name.clone(), tag.clone());
+        let dropped = self.records.write(move |tx| {
+            let Some(image) = image_id(tx, &name)? else { return Ok(()) };
+            let sql = "DELETE FROM registry_tags WHERE image = $1 AND tag = $2";
+            tx.execute(sql, &[image.into(), tag.as_str().as_bytes().into()]).map(drop)
+        });
+        Ok(dropped.await?)
+    }
+
+    /// Makes a blob that came from an upstream part of its image. The lease that it was written under is still held.
+    pub(super) async fn keep_blob(
+        &self,
+        name: &ImageName,
+        upstream: &str,
+        blob: &StoredBlob,
+    ) -> Result<(), RegistryError> {
+        let _linking = self.shared.linking.read().await;
+        let (name, upstream, at) = (name.clone(), upstream.to_owned(), now());
+        let (digest, size) = (blob.digest(), blob.size());
+        let kept = self.records.write(move |tx| {
+            let image = ensure_cached(tx, &name, &upstream, at)?;
+            link(tx, image, &digest, size, at)
+        });
+        Ok(kept.await?)
+    }
+
+    /// Makes a blob part of an image without asking the upstream, if a manifest that the upstream sent says that the image
+    /// has it, and another image of the same upstream has brought it here. No other image counts: whoever controls an
+    /// upstream could else read private blobs whose digest they know.
+    pub(super) async fn adopt_blob(
+        &self,
+        name: &ImageName,
+        upstream: &str,
+        digest: &Digest,
+    ) -> Result<bool, RegistryError> {
+        let (name, upstream, wanted) = (name.clone(), upstream.to_owned(), *digest);
+        let known = self.records.read({
+            let (name, upstream) = (name.clone(), upstream.clone());
+            move |tx| Ok(adoptable(tx, &name, &upstream, &wanted)?.is_some())
+        });
+        if !known.await? {
+            return Ok(false);
+        }
+        let lease: BlobLease = self.blobs.lease(&format!("shared with {name}"));
+        lease.hold(digest);
+        if self.blobs.stat(digest).await?.is_none() {
+            return Ok(false);
+        }
+        let _linking = self.shared.linking.read().await;
+        let at = now();
+        let adopted = self.records.write(move |tx| match adoptable(tx, &name, &upstream, &wanted)? {
+            Some((image, size)) => link(tx, image, &wanted, size, at).map(|()| true),
+            None => Ok(false),
+        });
+        Ok(adopted.await?)
+    }
+}
+
+/// The image that may have a blob of another image of the same upstream, and the blob's length.
+fn adoptable(
+    tx: &mut Tx<'_>,
+    name: &ImageName,
+    upstream: &str,
+    digest: &Digest,
+) -> Result<Option<(i64, u64)>, RecordsError> {
+    let Some(image) = image_id(tx, name)? else { return Ok(None) };
+    let sql = "SELECT manifest FROM registry_references WHERE image = $1 AND digest = $2 AND kind = 'blob' LIMIT 1";
+    if tx.query_first(sql, &[image.into(), digest.into()])?.is_none() {
+        return Ok(None);
+    }
+    let sql = "SELECT b.image FROM registry_blobs b JOIN registry_images i ON i.id = b.image
+               WHERE b.digest = $1 AND i.upstream = $2 LIMIT 1";
+    let Some(row) = tx.query_first(sql, &[digest.into(), upstream.into()])? else { return Ok(None) };
+    let size = linked_size(tx, row.get(0)?, digest)?;
+    Ok(size.map(|size| (image, size)))
+}
