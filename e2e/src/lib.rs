@@ -27,4 +27,4 @@ pub use memory::{MemoryWatch, Peak};
 pub use network::Machine;
 pub use program::{Program, program};
 pub use site::Site;
-pub use world::{Options, World};
+pub use world::{Options, World, free_port};

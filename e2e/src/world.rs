@@ -15,7 +15,12 @@ use crate::{Git, Program, program, push_base};
 
 /// A port that is free and that no client gets as its own, and the lock that keeps it: the server must have the same
 /// again after a restart, whatever other worlds start meanwhile.
-fn free_port() -> (u16, File) {
+/// A port of the loopback address that is free and below those that the system gives out; nobody else here takes it while
+/// the file is open.
+///
+/// # Panics
+/// When no port is free.
+pub fn free_port() -> (u16, File) {
     // Below the ports that Linux gives out. Test programs run side by side: each begins somewhere else.
     let first = std::process::id() % 400 * 50;
     for step in 0..20_000 {

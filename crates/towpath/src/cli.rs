@@ -1,5 +1,6 @@
 //! The command line.
 
+pub(crate) mod image;
 pub(crate) mod registry;
 pub(crate) mod robots;
 
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use image::{ImageCommand, MigrateCommand};
 use robots::{GroupCommand, RobotCommand};
 
 /// One program from git push to a running site.
@@ -128,6 +130,12 @@ pub(crate) enum Command {
     /// Secrets of a repository's jobs
     #[command(subcommand)]
     Secrets(SecretsCommand),
+    /// Copy, show, list, remove, save and load images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Move everything of a kind to another place
+    #[command(subcommand)]
+    Migrate(MigrateCommand),
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  towpath completion bash > /etc/bash_completion.d/towpath")]
     Completion {

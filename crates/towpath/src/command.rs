@@ -1,7 +1,9 @@
 //! The commands.
 
 mod access;
+mod image;
 mod logs;
+mod migrate;
 mod records;
 mod registry;
 mod robots;
@@ -26,6 +28,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Up(args) => runtime(true)?.block_on(up::up(args)),
         Command::Registry(RegistryCommand::Serve(args)) => runtime(true)?.block_on(registry::serve(args)),
+        Command::Image(command) => runtime(true)?.block_on(image::image(command, output)),
+        Command::Migrate(command) => runtime(true)?.block_on(migrate::migrate(command, output)),
         Command::Demo(args) => runtime(true)?.block_on(demo::demo(args, output)),
         Command::Completion { shell } => {
             let mut script = Vec::new();
@@ -54,6 +58,8 @@ async fn client(command: Command, output: crate::cli::Format) -> Result<ExitCode
         Command::Secrets(command) => secrets::secrets(command, output).await,
         Command::Up(_)
         | Command::Registry(RegistryCommand::Serve(_))
+        | Command::Image(_)
+        | Command::Migrate(_)
         | Command::Demo(_)
         | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }

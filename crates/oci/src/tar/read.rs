@@ -63,6 +63,11 @@ impl<R: Read> TarReader<R> {
         Self { inner, remaining: 0, padding: 0, ended: false }
     }
 
+    /// The stream.
+    pub fn get_ref(&self) -> &R {
+        &self.inner
+    }
+
     /// The stream, wherever reading stopped.
     pub fn into_inner(self) -> R {
         self.inner
