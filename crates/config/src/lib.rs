@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod blobs;
 mod document;
 mod edge;
 mod error;
@@ -18,6 +19,7 @@ mod server;
 mod span;
 mod target;
 
+pub use blobs::{BlobsLocation, S3Bucket};
 pub use document::{API_VERSION, Metadata};
 pub use edge::{Metrics, RateLimits, Share, Traces};
 pub use error::ConfigError;

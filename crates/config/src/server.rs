@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::document::documents;
 use crate::edge::{self, Metrics, RateLimits, Traces};
 use crate::listener::{self, Listener};
-use crate::{ConfigError, RegistrySpec, SecretRef, Upstream};
+use crate::{BlobsLocation, ConfigError, RegistrySpec, SecretRef, Upstream};
 
 /// A `kind: Towpath` document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,8 @@ pub struct ServerSpec {
     pub traces: Option<Traces>,
     /// Where records are kept.
     pub records: RecordsLocation,
+    /// Where blobs are kept.
+    pub blobs: BlobsLocation,
     /// The registry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registry: Option<RegistrySpec>,
@@ -52,6 +54,7 @@ impl Default for ServerSpec {
             metrics: None,
             traces: None,
             records: RecordsLocation::default(),
+            blobs: BlobsLocation::default(),
             registry: None,
             actions: None,
         }
@@ -146,6 +149,17 @@ mod tests {
         let error = parse("  listeners: [{address: nowhere}]\n").unwrap_err();
         assert_eq!(error.line, 4);
         assert!(parse("  listeners: [{trustedProxies: [10.0.0.0/64]}]\n").unwrap_err().message.contains("10.0.0.0/64"));
+    }
+
+    #[test]
+    fn a_bucket_is_named_with_its_keys_by_reference() {
+        let spec = parse(
+            "  blobs:\n    s3: {bucket: images, endpoint: 'https://s3.lan', accessKey: 'env:A', secretKey: 'file:/b'}\n",
+        );
+        let bucket = spec.unwrap().blobs.s3.unwrap();
+        assert_eq!((bucket.region.as_str(), bucket.prefix.as_str(), bucket.path_style), ("us-east-1", "", false));
+        let error = parse("  blobs: {s3: {bucket: a, accessKey: 'env:A', secretKey: hunter2}}\n").unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use config::seal::Sealer;
 use config::{Anonymous, ServerSpec};
 use registry::upstream::Upstreams;
-use store::{Blobs, DataDir, Location, Records};
+use store::{Blobs, BucketOptions, DataDir, Location, Records};
 
 use crate::images::RegistryImages;
 use crate::rooms::{Rooms, set_reserve_aside};
@@ -41,7 +41,7 @@ impl Basis {
             Some(reference) => Location::Postgres(reference.resolve()?.to_string()),
         };
         let records = Records::open(location).await.map_err(of("the records"))?;
-        let blobs = Blobs::open(&data.blobs()).await.map_err(of("the blob store"))?;
+        let blobs = blobs(&data, spec).await?;
         let access = access::Access::install(records.clone()).await.map_err(of("the accounts"))?;
         let access = access.with_anonymous_images(anonymous(spec));
         let upstreams = upstreams::open(spec)?;
@@ -52,6 +52,22 @@ impl Basis {
         let registry = registry::Registry::open(records.clone(), blobs.clone()).await.map_err(of("the registry"))?;
         Ok(Self { data, records, blobs, access, registry, upstreams })
     }
+}
+
+async fn blobs(data: &DataDir, spec: &ServerSpec) -> Result<Blobs, OpenError> {
+    let Some(bucket) = &spec.blobs.s3 else {
+        return Blobs::open(&data.blobs()).await.map_err(of("the blob store"));
+    };
+    let options = BucketOptions {
+        endpoint: bucket.endpoint.clone(),
+        region: bucket.region.clone(),
+        bucket: bucket.bucket.clone(),
+        prefix: bucket.prefix.clone(),
+        access_key: bucket.access_key.resolve()?.to_string(),
+        secret_key: bucket.secret_key.resolve()?.to_string(),
+        path_style: bucket.path_style,
+    };
+    Blobs::open_bucket(&data.blobs(), &options).await.map_err(of("the blob store"))
 }
 
 /// What may be done with images without credentials.
@@ -126,6 +142,11 @@ pub async fn open(basis: &Basis, spec: &ServerSpec, server_url: &str) -> Result<
 async fn rooms(basis: &Basis, spec: &ServerSpec, server_url: &str) -> Result<Rooms, OpenError> {
     let dir = basis.data.path();
     let (records, blobs) = (basis.records.clone(), basis.blobs.clone());
+    if !blobs.is_local() {
+        let message = "it unpacks layers from files, and spec.blobs.s3 keeps them elsewhere; \
+                       a file that names only `registry` serves the registry alone";
+        return Err(OpenError::Room { what: "the builder", message: message.to_owned() });
+    }
     set_reserve_aside(dir).map_err(of("the data directory"))?;
     let sealer = Sealer::open(&dir.join("secrets.key"))?;
     let git = git::Git::discover().map_err(of("git"))?;

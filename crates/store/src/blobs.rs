@@ -1,8 +1,9 @@
-//! Blobs: content by its digest, on a file system.
+//! Blobs: content by its digest, as files or as objects of a bucket.
 //!
 //! A blob is hashed as it is written and becomes visible whole, synced and under its digest, or not at all. Until a
 //! manifest refers to it, its lease keeps it from collection.
 
+mod bucket;
 mod error;
 mod files;
 mod lease;
@@ -23,8 +24,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use model::{Algorithm, Digest, Timestamp};
 
+use bucket::Bucket;
+pub use bucket::BucketOptions;
 pub use error::BlobError;
-use files::Files;
+use files::{Files, Place};
 pub use lease::BlobLease;
 use lease::Leaving;
 pub use partial::{Following, FollowingReader, PartialBlob};
@@ -108,9 +111,28 @@ impl Blobs {
     /// # Errors
     /// When the directory cannot be made or written to.
     pub async fn open(dir: &Path) -> Result<Self, BlobError> {
+        Self::open_at(dir, Place::Directory).await
+    }
+
+    /// Opens the blobs of a bucket, which this process alone writes to below its prefix. What is being written is in `dir`
+    /// until it is complete.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or written to, or the bucket cannot be looked into.
+    pub async fn open_bucket(dir: &Path, options: &BucketOptions) -> Result<Self, BlobError> {
+        let bucket = Bucket::connect(options).await?;
+        Self::open_at(dir, Place::Bucket(Arc::new(bucket))).await
+    }
+
+    async fn open_at(dir: &Path, place: Place) -> Result<Self, BlobError> {
         let dir = dir.to_owned();
-        let files = blocking_io(move || Files::open(&dir)).await?;
+        let files = blocking_io(move || Files::open(&dir, place)).await?;
         Ok(Self { files: Arc::new(files) })
+    }
+
+    /// Whether blobs are files of this machine, which have a [path](Blobs::local_path).
+    pub fn is_local(&self) -> bool {
+        self.files.is_local()
     }
 
     /// A lease: what is written under it, or [held](BlobLease::hold) by it, is not deleted until it is dropped. `purpose`
@@ -165,14 +187,14 @@ impl Blobs {
         blocking_io(move || files.size(&digest)).await
     }
 
-    /// Opens a blob for reading, if there is one. It stays readable when it is deleted meanwhile.
+    /// Opens a blob for reading, if there is one. A file stays readable when it is deleted meanwhile.
     ///
     /// # Errors
     /// When the file system fails.
     pub async fn read(&self, digest: &Digest) -> Result<Option<BlobReader>, BlobError> {
         let (files, digest) = (Arc::clone(&self.files), *digest);
-        let opened = blocking_io(move || files.open_blob(&digest)).await?;
-        Ok(opened.map(|(file, size)| BlobReader::new(file, digest, size)))
+        let opened = blocking_io(move || files.source(&digest)).await?;
+        Ok(opened.map(|(source, size)| BlobReader::new(source, digest, size)))
     }
 
     /// The whole of a small blob, checked against its digest.
@@ -213,9 +235,10 @@ impl Blobs {
         blocking_io(move || files.list(after.as_ref(), limit)).await
     }
 
-    /// The file of a blob, if there is one, for readers that want a path. It must not be written to.
+    /// The file of a blob, if there is one, for readers that want a path. It must not be written to. Nothing for the blobs
+    /// of a bucket.
     pub fn local_path(&self, digest: &Digest) -> Option<PathBuf> {
-        Some(self.files.path(digest)).filter(|path| path.is_file())
+        self.files.local_path(digest)
     }
 
     /// The uploads that clients send in parts.

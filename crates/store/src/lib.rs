@@ -17,8 +17,8 @@ pub mod outbox;
 mod records;
 
 pub use blobs::{
-    BlobError, BlobLease, BlobReader, BlobWriter, Blobs, Following, FollowingReader, ListedBlob, PartialBlob, Removal,
-    Removed, StoredBlob, UploadId, UploadWriter, Uploads,
+    BlobError, BlobLease, BlobReader, BlobWriter, Blobs, BucketOptions, Following, FollowingReader, ListedBlob,
+    PartialBlob, Removal, Removed, StoredBlob, UploadId, UploadWriter, Uploads,
 };
 pub use datadir::{DataDir, DataDirError};
 pub use records::{FromValue, Location, Records, RecordsError, Row, Tx, Value, Watch};

@@ -1,5 +1,8 @@
-//! The contract of blobs and uploads.
+//! The contract of blobs and uploads, on files and on a bucket.
 #![allow(clippy::unwrap_used)]
+
+#[path = "support/bucket.rs"]
+mod bucket;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,6 +11,94 @@ use std::time::Duration;
 use bytes::Bytes;
 use model::{Algorithm, Digest};
 use store::{BlobError, Blobs, Removed, UploadId};
+
+/// Where a test has its blobs.
+struct Place {
+    dir: tempfile::TempDir,
+    bucket: Option<bucket::Server>,
+}
+
+impl Place {
+    fn directory() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), bucket: None }
+    }
+
+    async fn bucket() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), bucket: Some(bucket::Server::start().await) }
+    }
+
+    async fn open(&self) -> Blobs {
+        match &self.bucket {
+            Some(bucket) => Blobs::open_bucket(self.dir(), &bucket.options()).await.unwrap(),
+            None => Blobs::open(self.dir()).await.unwrap(),
+        }
+    }
+
+    fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where finished blobs lie: names of objects are names of files there.
+    fn finished(&self) -> PathBuf {
+        self.bucket.as_ref().map_or_else(|| self.dir().to_owned(), bucket::Server::objects)
+    }
+
+    fn file(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.finished().join(digest.algorithm().name()).join(&hex[..2]).join(hex)
+    }
+
+    /// Puts something there that is no blob.
+    fn write(&self, name: &str, text: &str) {
+        let path = self.finished().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// All files, here and in the bucket.
+    fn left(&self) -> Vec<PathBuf> {
+        let mut left = files(self.dir());
+        left.extend(self.bucket.iter().flat_map(|bucket| files(&bucket.objects())));
+        left
+    }
+}
+
+/// Each test on files and on a real S3 server.
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod directory {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::Place::directory()).await;
+            })*
+        }
+
+        mod in_a_bucket {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::Place::bucket().await).await;
+            })*
+        }
+    };
+}
+
+on_both! {
+    a_blob_is_found_under_its_digest_also_after_opening_again,
+    a_large_blob_comes_back_in_parts_and_ranges,
+    a_mismatch_leaves_nothing,
+    an_unfinished_blob_leaves_nothing,
+    only_the_temporary_files_of_the_dead_are_swept,
+    a_lease_keeps_a_blob_until_it_is_dropped,
+    a_collector_never_takes_what_was_just_written,
+    small_blobs_are_checked_as_they_are_read,
+    a_blocking_thread_writes_the_same_blobs,
+    an_upload_goes_on_after_a_restart,
+    an_upload_has_one_writer,
+    a_wrong_or_abandoned_upload_leaves_nothing,
+    old_uploads_expire_but_not_the_one_in_use,
+    a_listing_goes_on_where_it_ended,
+    a_removal_gives_way_to_whoever_leased_the_blob_meanwhile,
+}
 
 const HELLO: &str = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
@@ -38,10 +129,8 @@ async fn read_all(blobs: &Blobs, digest: &Digest) -> Vec<u8> {
     all
 }
 
-#[tokio::test]
-async fn a_blob_is_found_under_its_digest_also_after_opening_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(dir.path()).await.unwrap();
+async fn a_blob_is_found_under_its_digest_also_after_opening_again(place: Place) {
+    let blobs = place.open().await;
     assert_eq!(blobs.stat(&hello()).await.unwrap(), None);
     assert!(blobs.read(&hello()).await.unwrap().is_none());
     assert_eq!(blobs.local_path(&hello()), None);
@@ -52,17 +141,16 @@ async fn a_blob_is_found_under_its_digest_also_after_opening_again() {
     let stored = writer.finish_as(&hello()).await.unwrap();
     assert_eq!((stored.digest(), stored.size()), (hello(), 5));
     drop(blobs);
-    let blobs = Blobs::open(dir.path()).await.unwrap();
+    let blobs = place.open().await;
     assert_eq!(blobs.stat(&hello()).await.unwrap(), Some(5));
     assert_eq!(read_all(&blobs, &hello()).await, b"hello");
-    assert_eq!(std::fs::read(blobs.local_path(&hello()).unwrap()).unwrap(), b"hello");
+    let file = blobs.local_path(&hello()).map(|path| std::fs::read(path).unwrap());
+    assert_eq!(file, blobs.is_local().then(|| b"hello".to_vec()));
 }
 
-#[tokio::test]
-async fn a_large_blob_comes_back_in_parts_and_ranges() {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(dir.path()).await.unwrap();
-    let content: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+async fn a_large_blob_comes_back_in_parts_and_ranges(place: Place) {
+    let blobs = place.open().await;
+    let content: Vec<u8> = (0..20_000_000_u32).map(|n| (n % 251) as u8).collect();
     let mut writer = blobs.writer(&blobs.lease("test"), Algorithm::Sha512).await.unwrap();
     for part in content.chunks(70_001) {
         writer.write(Bytes::copy_from_slice(part)).await.unwrap();
@@ -71,35 +159,31 @@ async fn a_large_blob_comes_back_in_parts_and_ranges() {
     assert_eq!(stored.digest().algorithm(), Algorithm::Sha512);
     assert_eq!(read_all(&blobs, &stored.digest()).await, content);
     let mut reader = blobs.read(&stored.digest()).await.unwrap().unwrap();
-    assert_eq!(reader.seek(2_999_990..9_000_000), 2_999_990..3_000_000);
-    assert_eq!(reader.chunk().await.unwrap().unwrap(), &content[2_999_990..]);
+    assert_eq!(reader.seek(19_999_990..90_000_000), 19_999_990..20_000_000);
+    assert_eq!(reader.chunk().await.unwrap().unwrap(), &content[19_999_990..]);
     assert_eq!(reader.chunk().await.unwrap(), None);
-    assert_eq!(reader.seek(5_000_000..6_000_000), 3_000_000..3_000_000);
+    assert_eq!(reader.seek(50_000_000..60_000_000), 20_000_000..20_000_000);
     assert_eq!(reader.chunk().await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn a_mismatch_leaves_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(dir.path()).await.unwrap();
+async fn a_mismatch_leaves_nothing(place: Place) {
+    let blobs = place.open().await;
     for wrong in [hello(), Digest::sha512([7; 64])] {
         let mut writer = blobs.writer(&blobs.lease("test"), Algorithm::Sha256).await.unwrap();
         writer.write(Bytes::from_static(b"goodbye")).await.unwrap();
         let error = writer.finish_as(&wrong).await.unwrap_err();
         assert!(matches!(error, BlobError::Mismatch { expected, .. } if expected == wrong), "{error}");
-        assert_eq!(files(dir.path()), Vec::<PathBuf>::new());
+        assert_eq!(place.left(), Vec::<PathBuf>::new());
     }
 }
 
-#[tokio::test]
-async fn an_unfinished_blob_leaves_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(dir.path()).await.unwrap();
+async fn an_unfinished_blob_leaves_nothing(place: Place) {
+    let blobs = place.open().await;
     let mut writer = blobs.writer(&blobs.lease("test"), Algorithm::Sha256).await.unwrap();
     writer.write(Bytes::from(vec![1; 1_000_000])).await.unwrap();
-    assert_eq!(files(dir.path()).len(), 1);
+    assert_eq!(place.left().len(), 1);
     drop(writer);
-    assert_eq!(files(dir.path()), Vec::<PathBuf>::new());
+    assert_eq!(place.left(), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -123,27 +207,23 @@ fn a_write_given_up_halfway_cannot_be_finished() {
     });
 }
 
-#[tokio::test]
-async fn only_the_temporary_files_of_the_dead_are_swept() {
-    let dir = tempfile::tempdir().unwrap();
-    let alive = Blobs::open(dir.path()).await.unwrap();
+async fn only_the_temporary_files_of_the_dead_are_swept(place: Place) {
+    let alive = place.open().await;
     let lease = alive.lease("test");
     let mut writer = alive.writer(&lease, Algorithm::Sha256).await.unwrap();
     writer.write(Bytes::from_static(b"hello")).await.unwrap();
-    let dead = dir.path().join("tmp/dead");
+    let dead = place.dir().join("tmp/dead");
     std::fs::create_dir(&dead).unwrap();
     std::fs::write(dead.join("lock"), "").unwrap();
     std::fs::write(dead.join("0"), "half a bl").unwrap();
-    let second = Blobs::open(dir.path()).await.unwrap();
+    let second = place.open().await;
     assert!(!dead.exists());
     writer.finish_as(&hello()).await.unwrap();
     assert_eq!(second.stat(&hello()).await.unwrap(), Some(5));
 }
 
-#[tokio::test]
-async fn a_lease_keeps_a_blob_until_it_is_dropped() {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(dir.path()).await.unwrap();
+async fn a_lease_keeps_a_blob_until_it_is_dropped(place: Place) {
+    let blobs = place.open().await;
     let lease = blobs.lease("push of demo/site");
     blobs.put(&lease, Bytes::from_static(b"hello")).await.unwrap();
     let second = blobs.lease("build");
@@ -158,10 +238,8 @@ async fn a_lease_keeps_a_blob_until_it_is_dropped() {
     assert_eq!(blobs.stat(&hello()).await.unwrap(), None);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collector_never_takes_what_was_just_written() {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(dir.path()).await.unwrap();
+async fn a_collector_never_takes_what_was_just_written(place: Place) {
+    let blobs = place.open().await;
     let collector = tokio::spawn({
         let blobs = blobs.clone();
         async move {
@@ -179,25 +257,21 @@ async fn a_collector_never_takes_what_was_just_written() {
     collector.abort();
 }
 
-#[tokio::test]
-async fn small_blobs_are_checked_as_they_are_read() {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(dir.path()).await.unwrap();
+async fn small_blobs_are_checked_as_they_are_read(place: Place) {
+    let blobs = place.open().await;
     let lease = blobs.lease("test");
     blobs.put(&lease, Bytes::from_static(b"hello")).await.unwrap();
     assert_eq!(blobs.bytes(&hello(), 5).await.unwrap().unwrap(), "hello");
     assert!(matches!(blobs.bytes(&hello(), 4).await, Err(BlobError::TooLarge { size: 5, limit: 4, .. })));
-    std::fs::write(blobs.local_path(&hello()).unwrap(), "jello").unwrap();
+    std::fs::write(place.file(&hello()), "jello").unwrap();
     assert!(matches!(blobs.bytes(&hello(), 5).await, Err(BlobError::Corrupt { .. })));
     // Written again, it heals.
     blobs.put(&lease, Bytes::from_static(b"hello")).await.unwrap();
     assert_eq!(blobs.bytes(&hello(), 5).await.unwrap().unwrap(), "hello");
 }
 
-#[tokio::test]
-async fn a_blocking_thread_writes_the_same_blobs() {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(dir.path()).await.unwrap();
+async fn a_blocking_thread_writes_the_same_blobs(place: Place) {
+    let blobs = place.open().await;
     let lease = blobs.lease("build");
     let writer = {
         let (blobs, lease) = (blobs.clone(), lease.clone());
@@ -213,17 +287,15 @@ async fn a_blocking_thread_writes_the_same_blobs() {
     assert_eq!(read_all(&blobs, &hello()).await, b"hello");
 }
 
-#[tokio::test]
-async fn an_upload_goes_on_after_a_restart() {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(dir.path()).await.unwrap();
+async fn an_upload_goes_on_after_a_restart(place: Place) {
+    let blobs = place.open().await;
     let id = blobs.uploads().create().await.unwrap();
     let mut part = blobs.uploads().append(&id, None).await.unwrap();
     part.write(Bytes::from_static(b"hel")).await.unwrap();
     assert_eq!(part.close().await.unwrap(), 3);
     drop(blobs);
 
-    let blobs = Blobs::open(dir.path()).await.unwrap();
+    let blobs = place.open().await;
     let uploads = blobs.uploads();
     let id: UploadId = id.to_string().parse().unwrap();
     assert_eq!(uploads.offset(&id).await.unwrap(), 3);
@@ -238,10 +310,8 @@ async fn an_upload_goes_on_after_a_restart() {
     assert!(matches!(uploads.offset(&id).await, Err(BlobError::NoUpload(_))));
 }
 
-#[tokio::test]
-async fn an_upload_has_one_writer() {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(dir.path()).await.unwrap();
+async fn an_upload_has_one_writer(place: Place) {
+    let blobs = place.open().await;
     let id = blobs.uploads().create().await.unwrap();
     let part = blobs.uploads().append(&id, None).await.unwrap();
     assert!(matches!(blobs.uploads().append(&id, None).await.err(), Some(BlobError::UploadBusy(_))));
@@ -255,10 +325,8 @@ async fn an_upload_has_one_writer() {
     blobs.uploads().finish(&lease, &id, &hello()).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_wrong_or_abandoned_upload_leaves_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(dir.path()).await.unwrap();
+async fn a_wrong_or_abandoned_upload_leaves_nothing(place: Place) {
+    let blobs = place.open().await;
     let uploads = blobs.uploads();
     let id = uploads.create().await.unwrap();
     let error = uploads.finish(&blobs.lease("test"), &id, &hello()).await.unwrap_err();
@@ -266,13 +334,11 @@ async fn a_wrong_or_abandoned_upload_leaves_nothing() {
     let id = uploads.create().await.unwrap();
     uploads.abandon(&id).await.unwrap();
     assert!(matches!(uploads.abandon(&id).await, Err(BlobError::NoUpload(_))));
-    assert_eq!(files(dir.path()), Vec::<PathBuf>::new());
+    assert_eq!(place.left(), Vec::<PathBuf>::new());
 }
 
-#[tokio::test]
-async fn old_uploads_expire_but_not_the_one_in_use() {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(dir.path()).await.unwrap();
+async fn old_uploads_expire_but_not_the_one_in_use(place: Place) {
+    let blobs = place.open().await;
     let uploads = blobs.uploads();
     let (old, used) = (uploads.create().await.unwrap(), uploads.create().await.unwrap());
     let part = uploads.append(&used, None).await.unwrap();
@@ -290,10 +356,8 @@ fn an_upload_id_is_never_a_path() {
     }
 }
 
-#[tokio::test]
-async fn a_listing_goes_on_where_it_ended() {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(dir.path()).await.unwrap();
+async fn a_listing_goes_on_where_it_ended(place: Place) {
+    let blobs = place.open().await;
     let lease = blobs.lease("test");
     let mut stored = Vec::new();
     for number in 0..40 {
@@ -303,7 +367,7 @@ async fn a_listing_goes_on_where_it_ended() {
         let blob = writer.finish().await.unwrap();
         stored.push((blob.digest().to_string(), blob.size()));
     }
-    std::fs::write(dir.path().join("sha256/00/notes.txt"), "somebody's").unwrap();
+    place.write("sha256/00/notes.txt", "somebody's");
     stored.sort();
     let (mut listed, mut after) = (Vec::new(), None);
     loop {
@@ -318,10 +382,8 @@ async fn a_listing_goes_on_where_it_ended() {
     assert_eq!(listed, stored);
 }
 
-#[tokio::test]
-async fn a_removal_gives_way_to_whoever_leased_the_blob_meanwhile() {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(dir.path()).await.unwrap();
+async fn a_removal_gives_way_to_whoever_leased_the_blob_meanwhile(place: Place) {
+    let blobs = place.open().await;
     let first = blobs.lease("push");
     blobs.put(&first, Bytes::from_static(b"hello")).await.unwrap();
     assert_eq!(blobs.removal(&hello()).unwrap_err(), "push");
@@ -334,8 +396,25 @@ async fn a_removal_gives_way_to_whoever_leased_the_blob_meanwhile() {
     assert_eq!(blobs.stat(&hello()).await.unwrap(), Some(5));
     let mut reader = blobs.read(&hello()).await.unwrap().unwrap();
     assert_eq!(blobs.removal(&hello()).unwrap().carry_out().await.unwrap(), Removed::Yes);
-    assert_eq!(reader.chunk().await.unwrap().unwrap(), "hello", "whoever reads goes on");
+    if blobs.is_local() {
+        assert_eq!(reader.chunk().await.unwrap().unwrap(), "hello", "whoever reads goes on");
+    }
     assert_eq!(blobs.stat(&hello()).await.unwrap(), None);
     assert_eq!(blobs.removal(&hello()).unwrap().carry_out().await.unwrap(), Removed::Absent);
-    assert_eq!(files(dir.path()), Vec::<PathBuf>::new());
+    assert_eq!(place.left(), Vec::<PathBuf>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_that_cannot_be_used_is_named_without_its_key() {
+    let place = Place::bucket().await;
+    let options = place.bucket.as_ref().unwrap().options();
+    for wrong in [
+        store::BucketOptions { secret_key: "hunter2".into(), ..options.clone() },
+        store::BucketOptions { bucket: "absent".into(), ..options },
+    ] {
+        let name = wrong.bucket.clone();
+        let error = Blobs::open_bucket(place.dir(), &wrong).await.unwrap_err().to_string();
+        assert!(error.contains(&name) && !error.contains("hunter2"), "{error}");
+        assert!(!format!("{wrong:?}").contains("hunter2"));
+    }
 }

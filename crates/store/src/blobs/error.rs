@@ -57,6 +57,14 @@ pub enum BlobError {
     /// An earlier write was given up halfway.
     #[error("an earlier write of this blob was interrupted")]
     Interrupted,
+    /// The bucket failed.
+    #[error("bucket {bucket}: {message}")]
+    Bucket {
+        /// The bucket.
+        bucket: String,
+        /// What it said.
+        message: String,
+    },
     /// The file system failed.
     #[error("{}: {error}", path.display())]
     Io {

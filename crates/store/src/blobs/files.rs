@@ -1,4 +1,5 @@
-//! Blobs as files: `sha256/ab/<hex>` below the directory, `tmp/<random>/` for what a process is writing.
+//! Blobs as files: `sha256/ab/<hex>` below the directory, `tmp/<random>/` for what a process is writing. With a bucket
+//! only what is being written is here.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -12,14 +13,26 @@ use model::{Algorithm, Digest};
 use rand::RngExt;
 use sha2::Digest as _;
 
+use crate::blobs::bucket::{Bucket, Going};
 use crate::blobs::lease::{BlobLease, Held, Leaving};
+use crate::blobs::reader::Source;
 use crate::blobs::uploads::Table;
 use crate::blobs::{BlobError, ListedBlob, Removed, StoredBlob};
 use crate::fault;
 
+/// Where finished blobs are.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    /// In the directory.
+    Directory,
+    /// In a bucket.
+    Bucket(Arc<Bucket>),
+}
+
 /// The directory of blobs, with a place of its own for temporary files.
 #[derive(Debug)]
 pub(super) struct Files {
+    place: Place,
     dir: PathBuf,
     temporary: PathBuf,
     /// Held while the process lives, so that others know its temporary files are in use.
@@ -30,7 +43,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    pub(super) fn open(dir: &Path) -> Result<Self, BlobError> {
+    pub(super) fn open(dir: &Path, place: Place) -> Result<Self, BlobError> {
         make_dirs(dir)?;
         let tmp = dir.join("tmp");
         // One at a time: a place that is being made must not look abandoned.
@@ -43,6 +56,7 @@ impl Files {
         alive.lock().map_err(|error| BlobError::io(&temporary, error))?;
         drop(guard);
         Ok(Self {
+            place,
             dir: dir.to_owned(),
             temporary,
             _alive: alive,
@@ -62,34 +76,75 @@ impl Files {
         self.dir.join("uploads")
     }
 
-    pub(super) fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
-        let path = self.path(digest);
-        found(path.metadata(), &path).map(|metadata| metadata.map(|metadata| metadata.len()))
+    /// The file of a blob, if it is one.
+    pub(super) fn local_path(&self, digest: &Digest) -> Option<PathBuf> {
+        match self.place {
+            Place::Directory => Some(self.path(digest)).filter(|path| path.is_file()),
+            Place::Bucket(_) => None,
+        }
     }
 
-    pub(super) fn open_blob(&self, digest: &Digest) -> Result<Option<(File, u64)>, BlobError> {
+    pub(super) const fn is_local(&self) -> bool {
+        matches!(self.place, Place::Directory)
+    }
+
+    pub(super) fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        match &self.place {
+            Place::Directory => {
+                let path = self.path(digest);
+                found(path.metadata(), &path).map(|metadata| metadata.map(|metadata| metadata.len()))
+            }
+            Place::Bucket(bucket) => bucket.size(digest),
+        }
+    }
+
+    /// What a blob is read from, and its length.
+    pub(super) fn source(&self, digest: &Digest) -> Result<Option<(Source, u64)>, BlobError> {
+        match &self.place {
+            Place::Directory => Ok(self.open_file(digest)?.map(|(file, size)| (Source::file(file), size))),
+            Place::Bucket(bucket) => Ok(bucket.size(digest)?.map(|size| (Source::object(Arc::clone(bucket)), size))),
+        }
+    }
+
+    fn open_file(&self, digest: &Digest) -> Result<Option<(File, u64)>, BlobError> {
         let path = self.path(digest);
         let opened = File::open(&path).and_then(|file| file.metadata().map(|metadata| (file, metadata.len())));
         found(opened, &path)
     }
 
     pub(super) fn bytes(&self, digest: &Digest, limit: u64) -> Result<Option<Bytes>, BlobError> {
-        let Some((file, size)) = self.open_blob(digest)? else { return Ok(None) };
-        if size > limit {
-            return Err(BlobError::TooLarge { digest: *digest, size, limit });
-        }
-        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-        file.take(limit).read_to_end(&mut bytes).map_err(|error| BlobError::io(&self.path(digest), error))?;
+        let fits = |size| match size {
+            size if size > limit => Err(BlobError::TooLarge { digest: *digest, size, limit }),
+            _ => Ok(()),
+        };
+        let bytes = match &self.place {
+            Place::Directory => {
+                let Some((file, size)) = self.open_file(digest)? else { return Ok(None) };
+                fits(size)?;
+                let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+                file.take(limit).read_to_end(&mut bytes).map_err(|error| BlobError::io(&self.path(digest), error))?;
+                bytes.into()
+            }
+            Place::Bucket(bucket) => {
+                let Some(size) = bucket.size(digest)? else { return Ok(None) };
+                fits(size)?;
+                let Some(bytes) = bucket.bytes(digest)? else { return Ok(None) };
+                bytes
+            }
+        };
         let mut hasher = Hasher::new(digest.algorithm());
         hasher.update(&bytes);
         if hasher.finish() != *digest {
             return Err(BlobError::Corrupt { digest: *digest });
         }
-        Ok(Some(bytes.into()))
+        Ok(Some(bytes))
     }
 
     pub(super) fn delete(&self, digest: &Digest) -> Result<Removed, BlobError> {
-        let path = self.path(digest);
+        let path = match &self.place {
+            Place::Directory => self.path(digest),
+            Place::Bucket(bucket) => return gone(self.held.unless_held(digest, || bucket.begin_removal(digest))),
+        };
         fault::point(fault::BEFORE_BLOB_REMOVAL);
         match self.held.unless_held(digest, || std::fs::remove_file(&path)) {
             Err(purpose) => Ok(Removed::Held(purpose)),
@@ -100,6 +155,9 @@ impl Files {
     /// Removes a blob that nobody leased since its removal began. Its name goes while no lease can come for it; freeing
     /// what a large file holds takes longer, and keeps nobody waiting.
     pub(super) fn remove(&self, leaving: &Leaving) -> Result<Removed, BlobError> {
+        if let Place::Bucket(bucket) = &self.place {
+            return gone(leaving.unless_wanted(|| bucket.begin_removal(leaving.digest())));
+        }
         let path = self.path(leaving.digest());
         let aside = self.temporary.join(self.counter.fetch_add(1, Ordering::Relaxed).to_string());
         fault::point(fault::BEFORE_BLOB_REMOVAL);
@@ -118,6 +176,9 @@ impl Files {
 
     /// At most `limit` blobs after `after`, in the order of their algorithms' names and hexadecimal digits.
     pub(super) fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<ListedBlob>, BlobError> {
+        if let Place::Bucket(bucket) = &self.place {
+            return bucket.list(after, limit);
+        }
         let after = after.map(|digest| (digest.algorithm(), digest.hex()));
         let mut listed = Vec::new();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
@@ -169,12 +230,25 @@ impl Files {
 
     /// Gives the synced file at `from` the name of its digest, durably.
     pub(super) fn publish(&self, from: &Path, digest: &Digest) -> Result<(), BlobError> {
+        if let Place::Bucket(bucket) = &self.place {
+            bucket.send(from, digest)?;
+            return std::fs::remove_file(from).map_err(|error| BlobError::io(from, error));
+        }
         let path = self.path(digest);
         fault::point(fault::BEFORE_BLOB_NAME);
         // Over one that may be there: the content is the same, and a damaged file heals.
         std::fs::rename(from, &path).map_err(|error| BlobError::io(&path, error))?;
         fault::point(fault::BEFORE_NAME_SYNC);
         sync_dir(path.parent().unwrap_or(&self.dir))
+    }
+}
+
+/// Removes an object, while nobody can look for it.
+fn gone(begun: Result<Option<Going<'_>>, String>) -> Result<Removed, BlobError> {
+    match begun {
+        Err(purpose) => Ok(Removed::Held(purpose)),
+        Ok(None) => Ok(Removed::Held("another removal".to_owned())),
+        Ok(Some(going)) => Ok(if going.remove()? { Removed::Yes } else { Removed::Absent }),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reading a blob from async code.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
@@ -7,9 +8,12 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use model::Digest;
 use rustix::io::ReadWriteFlags;
 
+use crate::blobs::bucket::Bucket;
 use crate::blobs::{BlobError, blocking_io, clamp};
 
 /// How much is read at a time.
@@ -18,19 +22,45 @@ const CHUNK: u64 = 256 * 1024;
 /// How many buffers a reader keeps: one that is filled while another is sent.
 const KEPT: usize = 2;
 
+/// What a blob is read from.
+pub(super) enum Source {
+    /// A file, through buffers that are used again.
+    File(Arc<File>, Arc<Buffers>),
+    /// An object, and what is on its way from there.
+    Object(Arc<Bucket>, Option<BoxStream<'static, Result<Bytes, BlobError>>>),
+}
+
+impl Source {
+    pub(super) fn file(file: File) -> Self {
+        Self::File(Arc::new(file), Arc::default())
+    }
+
+    pub(super) const fn object(bucket: Arc<Bucket>) -> Self {
+        Self::Object(bucket, None)
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(file, _) => file.fmt(f),
+            Self::Object(bucket, _) => bucket.fmt(f),
+        }
+    }
+}
+
 /// An open blob, or a part of it.
 #[derive(Debug)]
 pub struct BlobReader {
-    file: Arc<File>,
+    source: Source,
     digest: Digest,
     size: u64,
     rest: Range<u64>,
-    buffers: Arc<Buffers>,
 }
 
 impl BlobReader {
-    pub(super) fn new(file: File, digest: Digest, size: u64) -> Self {
-        Self { file: Arc::new(file), digest, size, rest: 0..size, buffers: Arc::default() }
+    pub(super) fn new(source: Source, digest: Digest, size: u64) -> Self {
+        Self { source, digest, size, rest: 0..size }
     }
 
     /// The length of the whole blob in bytes.
@@ -46,37 +76,59 @@ impl BlobReader {
     /// Limits what is read from now on to a part of the blob; what lies beyond its end is left out. Returns the part.
     pub fn seek(&mut self, range: Range<u64>) -> Range<u64> {
         self.rest = clamp(range, self.size);
+        if let Source::Object(_, stream) = &mut self.source {
+            *stream = None;
+        }
         self.rest.clone()
     }
 
-    /// The next part, at most 256 KiB; nothing at the end.
+    /// The next part, of some 256 KiB; nothing at the end.
     ///
     /// # Errors
-    /// When the file system fails or the file is shorter than it was.
+    /// When the file system fails, the bucket does, or there is less than there was.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, BlobError> {
-        let length = (self.rest.end - self.rest.start).min(CHUNK);
-        if length == 0 {
+        if self.rest.is_empty() {
             return Ok(None);
         }
-        let at = self.rest.start;
-        let mut buffer = self.buffers.take(usize::try_from(length).unwrap_or(0));
-        // What is in memory already needs no other thread.
-        let ready = ready(&self.file, &mut buffer.bytes, at);
-        if ready < buffer.bytes.len() {
-            let (file, digest) = (Arc::clone(&self.file), self.digest);
-            let read = move || {
-                let rest = &mut buffer.bytes[ready..];
-                file.read_exact_at(rest, at + ready as u64).map_err(|error| match error.kind() {
-                    io::ErrorKind::UnexpectedEof => BlobError::Corrupt { digest },
-                    _ => BlobError::io(digest.hex().as_ref(), error),
-                })?;
-                Ok(buffer)
-            };
-            buffer = blocking_io(read).await?;
-        }
-        self.rest.start += length;
-        Ok(Some(Bytes::from_owner(buffer)))
+        let (digest, rest) = (self.digest, self.rest.clone());
+        let chunk = match &mut self.source {
+            Source::File(file, buffers) => from_file(file, buffers, rest, digest).await?,
+            Source::Object(bucket, stream) => {
+                let stream = match stream {
+                    Some(stream) => stream,
+                    None => stream.insert(bucket.stream(&digest, rest).await?),
+                };
+                stream.next().await.unwrap_or(Err(BlobError::Corrupt { digest }))?
+            }
+        };
+        self.rest.start += chunk.len() as u64;
+        Ok(Some(chunk))
     }
+}
+
+async fn from_file(
+    file: &Arc<File>,
+    buffers: &Arc<Buffers>,
+    rest: Range<u64>,
+    digest: Digest,
+) -> Result<Bytes, BlobError> {
+    let at = rest.start;
+    let mut buffer = buffers.take(usize::try_from((rest.end - at).min(CHUNK)).unwrap_or(0));
+    // What is in memory already needs no other thread.
+    let ready = ready(file, &mut buffer.bytes, at);
+    if ready < buffer.bytes.len() {
+        let file = Arc::clone(file);
+        let read = move || {
+            let rest = &mut buffer.bytes[ready..];
+            file.read_exact_at(rest, at + ready as u64).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => BlobError::Corrupt { digest },
+                _ => BlobError::io(digest.hex().as_ref(), error),
+            })?;
+            Ok(buffer)
+        };
+        buffer = blocking_io(read).await?;
+    }
+    Ok(Bytes::from_owner(buffer))
 }
 
 /// Reads what the system has in its memory; how much that was.
@@ -96,7 +148,7 @@ fn ready(file: &File, buffer: &mut [u8], at: u64) -> usize {
 /// Buffers that come back when what they held was sent: new memory has to be made, cleared and given back each time, which
 /// takes longer than to fill it.
 #[derive(Debug, Default)]
-struct Buffers(Mutex<Vec<Vec<u8>>>);
+pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
 
 impl Buffers {
     fn take(self: &Arc<Self>, length: usize) -> Buffer {
