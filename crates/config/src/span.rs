@@ -50,7 +50,7 @@ impl FromStr for Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.0.as_secs();
-        let fits = |(_, seconds): &&(char, u64)| total != 0 && total % seconds == 0;
+        let fits = |(_, seconds): &&(char, u64)| total != 0 && total.is_multiple_of(*seconds);
         let (sign, seconds) = UNITS.iter().find(fits).copied().unwrap_or(('s', 1));
         write!(f, "{}{sign}", total / seconds)
     }

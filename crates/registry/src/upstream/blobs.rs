@@ -66,14 +66,14 @@ impl Place {
             return Err(self.no_blob(digest));
         }
         let (place, digest) = (self.clone(), *digest);
-        let work = async move {
+        let work = Box::pin(async move {
             let upstream = &place.upstream;
             let remote = upstream.remote(&place.remote);
             let what = format!("blob {digest} in {}", place.remote);
             let asked = upstream.ask(Purpose::Fetch, &what, remote.blob_exists(&digest)).await;
             let size = asked.and_then(|size| size.ok_or_else(|| place.no_blob(&digest)));
             upstream.remember(&place.name, &digest.to_string(), size)
-        };
+        });
         let joined = self.upstream.sizes.join((self.name.clone(), digest), work).await;
         let size = joined.unwrap_or_else(|| Err(self.upstream.bad("the question was given up")))?;
         Ok((size, Freshness::Miss))

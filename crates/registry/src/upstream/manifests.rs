@@ -114,13 +114,13 @@ impl Place {
             return Ok((head_of(&record), Freshness::Hit));
         }
         let (place, reference) = (self.clone(), Reference::Digest(*digest));
-        let work = async move {
+        let work = Box::pin(async move {
             let what = place.what(&reference);
             let remote = place.remote();
             let question = async { known(remote.head_manifest(&reference, Remote::ACCEPT).await, &what) };
             let head = place.upstream.ask(Purpose::Fetch, &what, question).await;
             place.upstream.remember(&place.name, &reference.to_string(), head).map(|head| (head, Freshness::Miss))
-        };
+        });
         self.join_head(Reference::Digest(*digest), work).await
     }
 
@@ -149,7 +149,7 @@ impl Place {
     async fn ask_head(&self, registry: &Registry, tag: &Tag, purpose: Purpose) -> Result<ManifestHead, UpstreamError> {
         let (place, registry, tag) = (self.clone(), registry.clone(), tag.clone());
         let reference = Reference::Tag(tag.clone());
-        let work = async move {
+        let work = Box::pin(async move {
             let reference = Reference::Tag(tag.clone());
             let what = place.what(&reference);
             let remote = place.remote();
@@ -157,7 +157,7 @@ impl Place {
             let head = place.upstream.ask(purpose, &what, question).await;
             let head = place.taken_in(&registry, &tag, head).await?;
             Ok((head, Freshness::Miss))
-        };
+        });
         self.join_head(reference, work).await.map(|(head, _)| head)
     }
 
@@ -198,7 +198,7 @@ impl Place {
         }
         let key = (self.name.clone(), reference.clone());
         let (place, registry) = (self.clone(), registry.clone());
-        let work = async move {
+        let work = Box::pin(async move {
             let what = place.what(&reference);
             let remote = place.remote();
             let question = remote.manifest(&reference, Remote::ACCEPT);
@@ -207,7 +207,7 @@ impl Place {
             place.keep(&registry, &reference, &fetched).await?;
             let FetchedManifest { digest, media_type, bytes } = fetched;
             Ok((ManifestRecord { digest, media_type, bytes }, Freshness::Miss))
-        };
+        });
         let joined = self.upstream.manifests.join(key, work).await;
         joined.unwrap_or_else(|| Err(self.upstream.bad("the question was given up")))
     }

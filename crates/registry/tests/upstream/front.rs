@@ -24,12 +24,15 @@ pub struct Seen {
     pub range: Option<String>,
 }
 
+/// A status and the headers that go with it.
+type Bare = (StatusCode, Vec<(&'static str, String)>);
+
 /// What the proxy does to answers.
 #[derive(Default)]
 pub struct Front {
     seen: Mutex<Vec<Seen>>,
     /// Answers this in place of the upstream, with these headers.
-    pub instead: Mutex<Option<(StatusCode, Vec<(&'static str, String)>)>>,
+    pub instead: Mutex<Option<Bare>>,
     /// Headers that are added.
     pub added: Mutex<Vec<(&'static str, String)>>,
     /// Breaks the next blob off after so many bytes.
