@@ -16,6 +16,7 @@ use crate::http::auth::tell;
 use crate::http::failure::Failure;
 use crate::http::form::Form;
 use crate::http::{RegistryHttp, body};
+use crate::upstream::Meant;
 
 /// Where the server mounts [`token`].
 pub const TOKEN_PATH: &str = "/towpath/v1/registry/token";
@@ -112,12 +113,12 @@ impl RegistryHttp {
     /// The name that the image of a scope has here. On an upstream's listener clients ask by its name there, or as they
     /// were challenged.
     fn scope_name(&self, parts: &Parts, name: String) -> String {
-        match name.parse::<ImageName>() {
-            Ok(image) if self.upstreams.place(&image).is_none() => {
-                self.local_name(parts, image).map_or(name, |image| image.to_string())
-            }
-            Ok(_) | Err(_) => name,
-        }
+        let Ok(image) = name.parse::<ImageName>() else { return name };
+        let local = match self.upstreams.place(&image) {
+            Some(_) => self.upstreams.local_name(image, &Meant::default()),
+            None => self.local_name(parts, image).ok(),
+        };
+        local.map_or(name, |image| image.to_string())
     }
 
     /// Which of the wanted actions are allowed now.

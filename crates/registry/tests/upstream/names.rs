@@ -62,6 +62,21 @@ async fn who_is_known_here_may_pull() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_for_a_short_name_is_one_for_the_official_image() {
+    let world = World::start(|options| {
+        options.name = "docker.io".to_owned();
+        options.prefix = "docker.io".parse().unwrap();
+        options.anonymous = false;
+    })
+    .await;
+    let token = world.cache.token("bob", &world.cache.bob, &["repository:docker.io/alpine:pull"]).await;
+    let path = "/v2/docker.io/alpine/manifests/v1";
+    let absent = world.cache.request(Method::GET, path).bearer_auth(token).send().await.unwrap();
+    assert_eq!(refusal(absent).await, (404, "MANIFEST_UNKNOWN".to_owned()));
+    assert_ne!(world.front.count("GET", "/v2/library/alpine/manifests/v1"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_pushes_and_administrators_delete() {
     let world = World::start(|options| options.deny = vec!["alice/secret*".parse().unwrap()]).await;
     let digest = world.upstream.push_image("alice/open", "v1", "one").await;
