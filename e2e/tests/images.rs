@@ -46,14 +46,14 @@ impl Two {
             let said = std::fs::read_to_string(&log).ok()?;
             Some(said.split_once("listening on ")?.1.split_once('"')?.0.to_owned())
         };
-        docker.wait(|| address().is_some());
+        assert!(docker.serves(|| address().is_some()), "{}", docker.said());
         let (port, _lock) = free_port();
         let new = format!("127.0.0.1:{port}");
         let mut command = Command::new(program(Program::Debug));
         command.args(["registry", "serve", "--anonymous", "pull,push", "--listen", &new, "--data"]);
         command.arg(dir.path().join("new"));
         let mut own = Daemon::start(command, &dir.path().join("new.log"));
-        own.wait(|| std::net::TcpStream::connect(&new).is_ok());
+        assert!(own.serves(|| std::net::TcpStream::connect(&new).is_ok()), "{}", own.said());
         Some(Self { old: address().unwrap(), new, dir, _daemons: [docker, own] })
     }
 
