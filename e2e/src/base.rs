@@ -102,12 +102,13 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
-/// Pushes an image of busybox alone to `name:tag` through `/v2`.
+/// Pushes an image of busybox alone to `name:tag` through `/v2`. `send` sends a request (method, path, type, body) and
+/// answers the status.
 ///
 /// # Panics
 /// As [`push_image`].
-pub fn push_base(world: &World, name: &str, tag: &str) {
-    push_image(world, name, tag, Image { files: &[], command: &["sh"], revision: None });
+pub fn push_base(name: &str, tag: &str, send: impl Fn(&str, &str, &str, &[u8]) -> u16) {
+    push(name, tag, &Image { files: &[], command: &["sh"], revision: None }, send);
 }
 
 /// Pushes an image to `name:tag` through `/v2`.
@@ -115,6 +116,10 @@ pub fn push_base(world: &World, name: &str, tag: &str) {
 /// # Panics
 /// When there is no busybox or the registry refuses it.
 pub fn push_image(world: &World, name: &str, tag: &str, image: Image<'_>) {
+    push(name, tag, &image, |method, path, kind, bytes| world.put_bytes(method, path, kind, bytes));
+}
+
+fn push(name: &str, tag: &str, image: &Image<'_>, send: impl Fn(&str, &str, &str, &[u8]) -> u16) {
     let (layer, diff_id) = layer(image.files);
     let labels = image.revision.map(|commit| json!({ "org.opencontainers.image.revision": commit }));
     let config = json!({
@@ -134,11 +139,11 @@ pub fn push_image(world: &World, name: &str, tag: &str, image: Image<'_>) {
     });
     for blob in [layer, config] {
         let path = format!("/v2/{name}/blobs/uploads/?digest={}", digest(&blob));
-        let status = world.put_bytes("POST", &path, "application/octet-stream", &blob);
+        let status = send("POST", &path, "application/octet-stream", &blob);
         assert_eq!(status, 201, "POST {path}");
     }
     let path = format!("/v2/{name}/manifests/{tag}");
     let body = manifest.to_string().into_bytes();
-    let status = world.put_bytes("PUT", &path, "application/vnd.oci.image.manifest.v1+json", &body);
+    let status = send("PUT", &path, "application/vnd.oci.image.manifest.v1+json", &body);
     assert_eq!(status, 201, "PUT {path}");
 }

@@ -80,7 +80,7 @@ impl World {
         let mut world = Self { options, dir, data, port, _port_lock: port_lock, server: None, token: String::new() };
         world.token = world.up().expect("the first start gives out a token");
         world.call("POST", "/organisations", &json!({ "name": "demo" }));
-        push_base(&world, "demo/base", "1");
+        push_base("demo/base", "1", |method, path, kind, bytes| world.put_bytes(method, path, kind, bytes));
         Some(world)
     }
 

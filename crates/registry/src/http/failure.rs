@@ -103,6 +103,15 @@ impl Failure {
         self
     }
 
+    /// The same challenge for one more scope; anything else stays as it is.
+    pub fn and_scope(mut self, more: &str) -> Self {
+        if let Some(Challenge { scope: Some(scope), .. }) = &mut self.0.challenge {
+            scope.push(' ');
+            scope.push_str(more);
+        }
+        self
+    }
+
     /// The same challenge for a client whose token is not good any more; anything else stays as it is.
     pub fn for_token(mut self) -> Self {
         if let Some(Challenge { error, .. }) = &mut self.0.challenge {

@@ -35,6 +35,16 @@ impl Form {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn never_panics_and_stays_small(text in ".*") {
+            let form = Form::parse(&text);
+            prop_assert!(form.0.len() <= MAX_FIELDS);
+            let _ = form.all("scope").count();
+        }
+    }
 
     #[test]
     fn repeated_encoded_and_bare() {

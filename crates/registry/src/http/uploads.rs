@@ -29,8 +29,13 @@ const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 impl RegistryHttp {
     /// `POST`: mounts a blob, takes one in one piece, or begins an upload.
     pub(super) async fn new_upload(&self, parts: &Parts, image: &ImageName, body: Body) -> Result<Response, Failure> {
-        let caller = self.require(parts, Action::Write, image).await?;
         let query = Form::parse(parts.uri.query().unwrap_or_default());
+        let source = query.get("from").and_then(|from| from.parse::<ImageName>().ok());
+        let caller = self.require(parts, Action::Write, image).await.map_err(|failure| match &source {
+            // A client that asks for a token now can ask for what it mounts from as well.
+            Some(source) => failure.and_scope(&format!("repository:{source}:pull")),
+            None => failure,
+        })?;
         if let Some(mount) = query.get("mount") {
             let digest: Digest = mount.parse().map_err(Failure::digest)?;
             if self.mount(&caller, image, &digest, query.get("from")).await? {

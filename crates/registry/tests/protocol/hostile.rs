@@ -24,6 +24,7 @@ async fn manifests_that_lie_are_refused() {
         ("an unknown type", good.clone(), "text/html", (400, "MANIFEST_INVALID")),
         ("nothing", Vec::new(), kind, (400, "MANIFEST_INVALID")),
         ("too much", vec![b' '; oci::MAX_MANIFEST + 1], kind, (413, "SIZE_INVALID")),
+        ("two lists of layers", twice(&good), kind, (400, "MANIFEST_INVALID")),
         ("depth", "[".repeat(1 << 20).into_bytes(), kind, (400, "MANIFEST_INVALID")),
     ] {
         let answer = site.push_manifest("alice/site", "v1", bytes, media_type).await;
@@ -32,6 +33,29 @@ async fn manifests_that_lie_are_refused() {
     let other = site.push_manifest("alice/site", &absent.to_string(), good, kind).await;
     assert_eq!(refusal(other).await, (400, "DIGEST_INVALID".to_owned()));
     assert_eq!(site.alice(Method::GET, "/v2/alice/site/manifests/v1").send().await.unwrap().status(), 404);
+}
+
+/// A manifest that one reader may take for another than the next does.
+fn twice(manifest: &[u8]) -> Vec<u8> {
+    let text = std::str::from_utf8(manifest).unwrap();
+    text.replacen('{', r#"{"layers":[],"#, 1).into_bytes()
+}
+
+#[tokio::test]
+async fn a_range_never_costs_more_than_the_blob() {
+    let site = Site::start().await;
+    let digest = site.push_blob("alice/site", b"0123456789").await;
+    let path = format!("/v2/alice/site/blobs/{digest}");
+    let many = format!("bytes={}", vec!["0-9"; 500].join(","));
+    for (range, status, length) in
+        [(many.as_str(), 200, 10), ("bytes=0-18446744073709551615", 206, 10), ("bytes=18446744073709551615-", 416, 0)]
+    {
+        let answer = site.alice(Method::GET, &path).header("Range", range).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{range:.40}");
+        if status != 416 {
+            assert_eq!(answer.bytes().await.unwrap().len(), length, "{range:.40}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -53,6 +53,10 @@ async fn a_token_without_the_source_scope_falls_back_too() {
     let site = Site::start().await;
     let blob = site.push_blob("alice/site", b"layer").await;
     let path = format!("/v2/alice/copy/blobs/uploads/?mount={blob}&from=alice/site");
+    // A client without a token is told what to ask for.
+    let asked = site.request(Method::POST, &path).send().await.unwrap();
+    let challenge = header(&asked, "www-authenticate");
+    assert!(challenge.contains("scope=\"repository:alice/copy:pull,push repository:alice/site:pull\""), "{challenge}");
     let narrow = site.token("alice", &site.alice, &["repository:alice/copy:pull,push"]).await;
     assert_eq!(site.request(Method::POST, &path).bearer_auth(narrow).send().await.unwrap().status(), 202);
     let scopes = ["repository:alice/copy:pull,push", "repository:alice/site:pull"];
