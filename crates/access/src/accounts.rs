@@ -221,7 +221,7 @@ impl Access {
     }
 
     /// A name that a user or organisation can have.
-    fn checked(&self, name: &str) -> Result<String, AccessError> {
+    pub(crate) fn checked(&self, name: &str) -> Result<String, AccessError> {
         if RepoName::valid_owner(name) && !self.reserved.contains(&fold(name)) {
             Ok(name.to_owned())
         } else {

@@ -63,6 +63,15 @@ pub enum AccessError {
     /// More passwords are being checked than this machine can.
     #[error("too many passwords are being checked; try again")]
     Busy,
+    /// An issuer or provider of the configuration cannot be used.
+    #[error("the roots to trust cannot be read: {0}")]
+    Identities(String),
+    /// There is no such provider of identities.
+    #[error("there is no provider {0:?} in spec.access.oidc of the server's file")]
+    NoProvider(String),
+    /// Nobody said which user this is.
+    #[error("{0:?} is nobody's name here, or not known to be yours; an administrator can link you to a user")]
+    Unlinked(String),
     /// There is no such group in this organisation.
     #[error("there is no group {0:?}")]
     NoGroup(String),

@@ -12,7 +12,9 @@ mod credentials;
 mod error;
 mod gate;
 mod groups;
+mod issuer;
 mod keys;
+mod login;
 mod passwords;
 mod principal;
 mod repositories;
@@ -22,6 +24,7 @@ mod schema;
 mod secret;
 mod standing;
 mod tokens;
+mod workloads;
 
 use std::sync::Arc;
 
@@ -35,12 +38,15 @@ pub use credentials::Credentials;
 pub use error::AccessError;
 pub use gate::{Action, Authorized, Denied, Resource};
 pub use groups::GroupRecord;
+pub use issuer::IssuerConfig;
 pub use keys::KeyRecord;
+pub use login::{GroupMapping, LoggedIn, LoginConfig, LoginError, LoginStart};
 pub use passwords::Imported;
 pub use principal::{JobPrincipal, Level, Principal, RobotPrincipal, Role, Scope, User};
 pub use robots::{NewRobot, RobotAction, RobotRecord};
 pub use secret::Secret;
 pub use tokens::TokenRecord;
+pub use workloads::{WorkloadConfig, WorkloadRule};
 
 /// Accounts and rights, kept in records. Clones share them.
 #[derive(Clone, Debug)]
@@ -50,7 +56,24 @@ pub struct Access {
     anonymous_images: Level,
     /// Names that no user or organisation can have, in lower case.
     reserved: Arc<[String]>,
+    identities: Arc<Known>,
     shared: Arc<Shared>,
+}
+
+/// Who else may say who somebody is.
+#[derive(Clone, Debug, Default)]
+pub struct Identities {
+    /// Providers through which people sign in.
+    pub logins: Vec<LoginConfig>,
+    /// Issuers whose tokens stand for workloads.
+    pub workloads: Vec<WorkloadConfig>,
+}
+
+/// The same, ready for use.
+#[derive(Debug, Default)]
+struct Known {
+    providers: Vec<login::Provider>,
+    workloads: Vec<workloads::Workloads>,
 }
 
 /// What is kept in memory.
@@ -73,7 +96,13 @@ impl Access {
         schema::install(&records).await?;
         let keys = keys::Keys::open(&records).await?;
         let shared = Shared { keys, rights: rights::Rights::default(), passwords: passwords::Passwords::new() };
-        Ok(Self { records, anonymous_images: Level::None, reserved: Arc::default(), shared: Arc::new(shared) })
+        Ok(Self {
+            records,
+            anonymous_images: Level::None,
+            reserved: Arc::default(),
+            identities: Arc::default(),
+            shared: Arc::new(shared),
+        })
     }
 
     /// The same with further names that no user or organisation can have.
@@ -101,6 +130,21 @@ impl Access {
     #[must_use]
     pub fn with_anonymous_images(self, allowed: Level) -> Self {
         Self { anonymous_images: allowed, ..self }
+    }
+
+    /// The same with others who may say who somebody is.
+    ///
+    /// # Errors
+    /// [`AccessError::Identities`] when the roots to trust for one of them cannot be read.
+    pub fn with_identities(self, identities: Identities) -> Result<Self, AccessError> {
+        let Identities { logins, workloads } = identities;
+        let providers = logins.into_iter().map(login::Provider::new).collect::<Result<_, _>>();
+        let workloads = workloads.into_iter().map(workloads::Workloads::new).collect::<Result<_, _>>();
+        let known = Known {
+            providers: providers.map_err(AccessError::Identities)?,
+            workloads: workloads.map_err(AccessError::Identities)?,
+        };
+        Ok(Self { identities: Arc::new(known), ..self })
     }
 
     /// What may be done without credentials, with every image.

@@ -113,9 +113,12 @@ impl Access {
     /// images with them as before; for everything else they need a token. All of the file is taken over, or nothing.
     ///
     /// # Errors
-    /// [`AccessError::Htpasswd`] names the line; [`AccessError::Exists`] when a name is an organisation's.
+    /// [`AccessError::Htpasswd`] names the line; [`AccessError::BadName`] when a name is reserved here; [`AccessError::Exists`] when a name is an organisation's.
     pub async fn import_htpasswd(&self, text: &str) -> Result<Imported, AccessError> {
         let entries = parse(text)?;
+        for (name, _) in &entries {
+            self.checked(name)?;
+        }
         self.change(move |tx| {
             let mut done = Imported::default();
             for (name, hash) in entries {

@@ -165,6 +165,9 @@ impl Access {
             }
             return if named { Ok(Principal::Robot(robot)) } else { Err(bad()) };
         }
+        if crate::issuer::is_jwt(secret.expose()) {
+            return Box::pin(self.by_workload(secret)).await;
+        }
         if !secret.expose().starts_with(TOKEN) {
             return match credentials {
                 Credentials::Basic { user, password } => self.by_password(user, password).await,

@@ -10,14 +10,20 @@ mod accounts;
 mod gate;
 #[path = "suite/groups.rs"]
 mod groups;
+#[path = "suite/issuer.rs"]
+mod issuer;
 #[path = "suite/keys.rs"]
 mod keys;
+#[path = "suite/logins.rs"]
+mod logins;
 #[path = "suite/passwords.rs"]
 mod passwords;
 #[path = "suite/robots.rs"]
 mod robots;
 #[path = "suite/tokens.rs"]
 mod tokens;
+#[path = "suite/workloads.rs"]
+mod workloads;
 
 use access::{Access, Credentials, Principal, Scope, Secret};
 use model::UserId;
@@ -121,6 +127,11 @@ on_both! {
     keys::a_key_that_became_known_is_refused_at_once,
     keys::replicas_pick_up_new_keys,
     keys::an_unknown_id_does_not_make_them_read_for_ever,
+    logins::whoever_the_provider_knows_gets_a_token_and_their_groups,
+    logins::a_name_that_is_taken_is_not_given_away,
+    logins::a_login_that_did_not_begin_here_is_refused,
+    workloads::a_token_gets_what_the_first_rule_that_fits_gives,
+    workloads::what_is_not_signed_for_us_is_refused,
     passwords::imported_users_sign_in_with_their_old_passwords,
     passwords::a_changed_or_revoked_password_is_refused_at_once,
     passwords::an_unknown_user_is_as_much_work_as_a_wrong_password,

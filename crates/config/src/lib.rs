@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod access;
 mod blobs;
 mod document;
 mod edge;
@@ -19,6 +20,7 @@ mod server;
 mod span;
 mod target;
 
+pub use access::{AccessSpec, GroupMapping, ImageAction, OidcProvider, WorkloadIssuer, WorkloadRule};
 pub use blobs::{BlobsLocation, S3Bucket};
 pub use document::{API_VERSION, Metadata};
 pub use edge::{Metrics, RateLimits, Share, Traces};

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::document::documents;
 use crate::edge::{self, Metrics, RateLimits, Traces};
 use crate::listener::{self, Listener};
-use crate::{BlobsLocation, ConfigError, RegistrySpec, SecretRef, Upstream};
+use crate::{AccessSpec, BlobsLocation, ConfigError, RegistrySpec, SecretRef, Upstream};
 
 /// A `kind: Towpath` document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,9 @@ pub struct ServerSpec {
     pub records: RecordsLocation,
     /// Where blobs are kept.
     pub blobs: BlobsLocation,
+    /// Who else may say who somebody is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access: Option<AccessSpec>,
     /// The registry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registry: Option<RegistrySpec>,
@@ -55,6 +58,7 @@ impl Default for ServerSpec {
             traces: None,
             records: RecordsLocation::default(),
             blobs: BlobsLocation::default(),
+            access: None,
             registry: None,
             actions: None,
         }
@@ -122,6 +126,7 @@ fn check(spec: &ServerSpec) -> Result<(), String> {
     if spec.actions.as_ref().is_some_and(|actions| actions.parallel_jobs == 0) {
         return Err("spec.actions.parallelJobs: must be at least 1".into());
     }
+    spec.access.as_ref().map_or(Ok(()), AccessSpec::check)?;
     spec.registry.as_ref().map_or(Ok(()), RegistrySpec::check)?;
     let upstreams: &[Upstream] = spec.registry.as_ref().map_or(&[], |registry| &registry.upstreams);
     listener::check_upstreams(&spec.listeners, upstreams)

@@ -14,6 +14,7 @@ mod engine;
 #[cfg(test)]
 mod fixtures;
 mod housekeeping;
+mod identities;
 mod images;
 mod jobs;
 mod journal;

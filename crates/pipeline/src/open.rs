@@ -9,6 +9,7 @@ use config::{Anonymous, ServerSpec};
 use registry::upstream::Upstreams;
 use store::{Blobs, BucketOptions, DataDir, Location, Records};
 
+use crate::identities::identities;
 use crate::images::RegistryImages;
 use crate::rooms::{Rooms, set_reserve_aside};
 use crate::{Journal, Pipeline, StartError, upstreams};
@@ -49,6 +50,7 @@ impl Basis {
             what: "the pull-through cache",
             message: format!("{error}; give the upstream another `prefix`"),
         })?;
+        let access = access.with_identities(identities(spec)?).map_err(of("the issuers of identities"))?;
         let registry = registry::Registry::open(records.clone(), blobs.clone()).await.map_err(of("the registry"))?;
         Ok(Self { data, records, blobs, access, registry, upstreams })
     }

@@ -1,6 +1,7 @@
 //! `/towpath/v1`: our own API. JSON in and out; errors are problem documents.
 
 mod accounts;
+mod login;
 mod logs;
 mod records;
 mod repositories;
@@ -26,6 +27,9 @@ pub(crate) fn core_routes() -> Router<Core> {
         .route("/users", get(accounts::users).post(accounts::create_user))
         .route("/users/import", post(accounts::import))
         .route("/users/{user}", delete(accounts::delete_user))
+        .route("/users/{user}/identities/{provider}", put(accounts::link))
+        .route("/login/oidc/{provider}", get(login::begin))
+        .route("/login/oidc/{provider}/callback", get(login::finish))
         .route("/users/{user}/tokens", get(accounts::tokens).post(accounts::create_token))
         .route("/users/{user}/tokens/{id}", delete(accounts::revoke_token))
         .route("/organisations", get(accounts::organisations).post(accounts::create_organisation))

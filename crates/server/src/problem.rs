@@ -96,11 +96,13 @@ impl From<AccessError> for Problem {
             | AccessError::NoRepository(_)
             | AccessError::NoRobot(_)
             | AccessError::NoGroup(_)
+            | AccessError::NoProvider(_)
             | AccessError::NoToken(_) => Self::not_found(detail),
             AccessError::Exists(_)
             | AccessError::OwnsRepositories { .. }
             | AccessError::LastAdministrator(_)
             | AccessError::LastManager(_) => Self::new(StatusCode::CONFLICT, detail),
+            AccessError::Unlinked(_) => Self::new(StatusCode::FORBIDDEN, detail),
             AccessError::Busy => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             AccessError::Records(error) => Self::of_records(&error),
             _ => Self::bad(detail),

@@ -27,6 +27,9 @@ const TTL: Duration = Duration::from_secs(300);
 /// The most scopes of one token.
 const MAX_SCOPES: usize = 30;
 
+/// The grant of RFC 8693.
+const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+
 /// The longest form.
 const MAX_FORM: usize = 64 << 10;
 
@@ -79,6 +82,8 @@ impl RegistryHttp {
             "password" => {
                 Credentials::Basic { user: field("username")?.to_owned(), password: field("password")?.into() }
             }
+            // The token of a workload's issuer, which says itself whose it is.
+            EXCHANGE => Credentials::Bearer(field("subject_token")?.into()),
             "refresh_token" => Credentials::Bearer(field("refresh_token")?.into()),
             other => {
                 let shown: String = other.chars().take(80).collect();

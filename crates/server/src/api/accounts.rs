@@ -54,6 +54,29 @@ pub(super) async fn import(State(core): State<Core>, who: Who, input: Input) -> 
     Ok(Json(json!({ "created": imported.created, "updated": imported.updated })))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Identity {
+    subject: String,
+}
+
+/// Says who a user is at a provider through which people sign in.
+pub(super) async fn link(
+    State(core): State<Core>,
+    who: Who,
+    Path((name, provider)): Path<(String, String)>,
+    input: Input,
+) -> Result<StatusCode, Problem> {
+    core.allow(&who.0, Action::Admin, Resource::Server).await?;
+    let user = own(&core, &who, &name).await?;
+    let identity: Identity = input.json().await?;
+    if identity.subject.is_empty() || identity.subject.len() > 255 {
+        return Err(Problem::bad("subject: 1 to 255 bytes"));
+    }
+    core.access.link_identity(user.id, &provider, &identity.subject).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// The user of a path: yourself, or anybody for an administrator of the server. Either way the token must be good for
 /// settings: one that was made for a machine to read with does not deal in tokens.
 async fn own(core: &Core, who: &Who, name: &str) -> Result<UserRecord, Problem> {

@@ -80,6 +80,14 @@ fn people() -> Vec<Row> {
         row(("POST", "/users/import"), "/users/import", SERVER)
             .body("{fresh}:$2y$05$abcdefghijklmnopqrstuu5s1pjzF7Jz2j3M5Sm8qJc5ZL5q3pUOq\n"),
         row(("DELETE", "/users/{user}"), "/users/{fresh}", SERVER_REMOVES).on(Fresh::User),
+        row(
+            ("PUT", "/users/{user}/identities/{provider}"),
+            "/users/rae/identities/none",
+            [401, 403, 403, 403, 403, 404],
+        )
+        .body(r#"{"subject":"7"}"#),
+        row(("GET", "/login/oidc/{provider}"), "/login/oidc/none", [404; 6]),
+        row(("GET", "/login/oidc/{provider}/callback"), "/login/oidc/none/callback", [404; 6]),
         row(("GET", tokens), "/users/rae/tokens", [401, 403, 200, 403, 403, 200]),
         row(("POST", tokens), "/users/rae/tokens", [401, 403, 201, 403, 403, 201]).body(r#"{"name":"{fresh}"}"#),
         row(("DELETE", "/users/{user}/tokens/{id}"), "/users/rae/tokens/{fresh}", [401, 403, 204, 403, 403, 204])
@@ -280,7 +288,12 @@ async fn every_route_answers_each_as_it_should() {
     for row in table() {
         let (method, template) = row.route;
         let good = who.iter().zip(row.expected).map(|(token, status)| (token.map(String::as_str), status));
-        let refused = if template == "/version" { 200 } else { 401 };
+        // Where nobody is asked who they are, nobody is refused for it.
+        let refused = match template {
+            "/version" => 200,
+            login if login.starts_with("/login/") => 404,
+            _ => 401,
+        };
         let bad = bad.iter().map(|token| (Some(*token), refused));
         for (index, (token, status)) in good.chain(bad).enumerate() {
             number += 1;

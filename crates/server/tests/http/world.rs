@@ -58,7 +58,7 @@ pub struct World {
     pub eve: String,
 }
 
-fn spec() -> ServerSpec {
+pub fn spec() -> ServerSpec {
     let mut spec = ServerSpec::default();
     spec.listeners[0].address = ([127, 0, 0, 1], 0).into();
     spec.listeners[0].hosts = vec!["git.example".into(), "registry.example:8443".into()];
@@ -67,9 +67,14 @@ fn spec() -> ServerSpec {
 
 impl World {
     pub async fn start() -> Self {
+        Self::with(spec()).await
+    }
+
+    /// The same from another file.
+    pub async fn with(spec: ServerSpec) -> Self {
         let dir = TempDir::new().unwrap();
         let data = dir.path().join("data");
-        let running = server::start(ServeOptions { data, spec: spec() }).await.unwrap();
+        let running = server::start(ServeOptions { data, spec }).await.unwrap();
         let admin = running.admin_token.clone().unwrap();
         let client = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let mut world = Self {
