@@ -28,7 +28,10 @@ pub use error::ConfigError;
 pub use export::to_yaml;
 pub use listener::{AbsoluteFile, CertificateFiles, Listener, Tls};
 pub use record::{Organisation, Record, Repository, RepositorySpec, User, UserSpec, Visibility, parse_records};
-pub use registry::{Anonymous, RegistrySpec, Upstream, UpstreamCredentials, Webhook, WebhookEvent};
+pub use registry::{
+    Anonymous, ByteCount, Collection, ImmutableTag, QuotaRule, RegistrySpec, RetentionRule, Untagged, Upstream,
+    UpstreamCredentials, Webhook, WebhookEvent,
+};
 pub use secret::{SecretError, SecretRef};
 pub use server::{Actions, RecordsLocation, Server, ServerSpec, parse_server};
 pub use span::{Span, SpanError};

@@ -1,12 +1,16 @@
 //! The registry's part of the server's file.
 
 mod anonymous;
+mod bytes;
+mod retention;
 mod upstreams;
 mod webhooks;
 
 use serde::{Deserialize, Serialize};
 
 pub use anonymous::Anonymous;
+pub use bytes::ByteCount;
+pub use retention::{Collection, ImmutableTag, QuotaRule, RetentionRule, Untagged};
 pub use upstreams::{Upstream, UpstreamCredentials};
 pub use webhooks::{Webhook, WebhookEvent};
 
@@ -23,12 +27,24 @@ pub struct RegistrySpec {
     /// Who is told what happens to images.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub webhooks: Vec<Webhook>,
+    /// What goes by itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub retention: Vec<RetentionRule>,
+    /// How much may be held.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quotas: Vec<QuotaRule>,
+    /// Tags that are set once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub immutable_tags: Vec<ImmutableTag>,
+    /// When it is collected.
+    pub collection: Collection,
 }
 
 impl RegistrySpec {
     /// What is wrong with it, with its place.
     pub(crate) fn check(&self) -> Result<(), String> {
         anonymous::check(&self.anonymous)?;
+        retention::check(&self.retention, &self.quotas)?;
         upstreams::check(&self.upstreams)?;
         webhooks::check(&self.webhooks)
     }

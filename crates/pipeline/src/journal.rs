@@ -26,6 +26,7 @@ const MIGRATIONS: &[&str] = &[
     artifacts::TABLE,
     crate::targets::TABLE,
     crate::secrets::TABLE,
+    "CREATE INDEX artifacts_by_identity ON artifacts (identity)",
 ];
 
 /// Writes events and reads them back.

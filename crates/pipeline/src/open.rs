@@ -11,6 +11,8 @@ use store::{Blobs, BucketOptions, DataDir, Location, Records};
 
 use crate::identities::identities;
 use crate::images::RegistryImages;
+use crate::needed::Needed;
+use crate::policy;
 use crate::rooms::{Rooms, set_reserve_aside};
 use crate::{Journal, Pipeline, StartError, upstreams};
 
@@ -52,6 +54,7 @@ impl Basis {
         })?;
         let access = access.with_identities(identities(spec)?).map_err(of("the issuers of identities"))?;
         let registry = registry::Registry::open(records.clone(), blobs.clone()).await.map_err(of("the registry"))?;
+        registry.configure(policy::of(spec.registry.as_ref())).await.map_err(of("the registry"))?;
         Ok(Self { data, records, blobs, access, registry, upstreams })
     }
 }
@@ -135,6 +138,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// When a room cannot be opened.
 pub async fn open(basis: &Basis, spec: &ServerSpec, server_url: &str) -> Result<Pipeline, OpenError> {
     let journal = Journal::open(basis.records.clone()).await.map_err(of("the event log"))?;
+    basis.registry.set_roots(Arc::new(Needed::new(journal.clone())));
     let rooms = rooms(basis, spec, server_url).await?;
     let recovered = rooms.local.recover().await;
     tracing::info!(?recovered, "picked up what was running");

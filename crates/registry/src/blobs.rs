@@ -1,10 +1,18 @@
 //! Which image has which blobs. A blob that another image has is invisible until it is mounted or pushed again.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use model::{Digest, ImageName, Timestamp};
 use store::{BlobReader, RecordsError, StoredBlob, Tx, UploadId};
 
+use crate::collect::claim;
+use crate::policy::Policy;
 use crate::uploads::forget;
-use crate::{Registry, RegistryError, now};
+use crate::{Registry, RegistryError, freeze, now, quota, trash};
+
+/// How often a removal that is under way is waited for, and how long each time: longer than one takes.
+const PATIENCE: (u32, Duration) = (600, Duration::from_millis(100));
 
 /// A blob as an image has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +21,19 @@ pub struct LinkedBlob {
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
+}
+
+/// An image in a transaction that changes what it has.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// Its id.
+    pub id: i64,
+    /// Its name.
+    pub name: &'a ImageName,
+    /// The rules.
+    pub policy: &'a Policy,
+    /// When this happens.
+    pub at: Timestamp,
 }
 
 /// The id of an image, if there is one.
@@ -40,11 +61,21 @@ pub(crate) fn linked_size(tx: &mut Tx<'_>, image: i64, digest: &Digest) -> Resul
 }
 
 /// Makes a blob part of an image; the time counts anew if it is already.
-pub(crate) fn link(tx: &mut Tx<'_>, image: i64, digest: &Digest, size: u64, at: Timestamp) -> Result<(), RecordsError> {
-    let sql = "INSERT INTO registry_blobs (image, digest, size, linked) VALUES ($1, $2, $3, $4)
-               ON CONFLICT (image, digest) DO UPDATE SET linked = excluded.linked";
-    let size = i64::try_from(size).unwrap_or(i64::MAX);
-    tx.execute(sql, &[image.into(), digest.into(), size.into(), at.into()]).map(drop)
+pub(crate) fn link(tx: &mut Tx<'_>, place: &Place<'_>, digest: &Digest, size: u64) -> Result<(), RecordsError> {
+    claim(tx, digest, place.at)?;
+    if renew(tx, place.id, digest, place.at)? {
+        return Ok(());
+    }
+    let sql = "INSERT INTO registry_blobs (image, digest, size, linked) VALUES ($1, $2, $3, $4)";
+    let bytes = i64::try_from(size).unwrap_or(i64::MAX);
+    tx.execute(sql, &[place.id.into(), digest.into(), bytes.into(), place.at.into()])?;
+    quota::charge(tx, place.policy, place.name, size)
+}
+
+/// Lets the time of a blob of an image count anew. False if the image does not have it.
+fn renew(tx: &mut Tx<'_>, image: i64, digest: &Digest, at: Timestamp) -> Result<bool, RecordsError> {
+    let sql = "UPDATE registry_blobs SET linked = $3 WHERE image = $1 AND digest = $2";
+    Ok(tx.execute(sql, &[image.into(), digest.into(), at.into()])? > 0)
 }
 
 impl Registry {
@@ -72,6 +103,28 @@ impl Registry {
         }
     }
 
+    /// A blob of an image that a client asks for to find out whether it must send it. If it has it, it stays for half of
+    /// the grace at least, though nothing refers to it yet.
+    pub(crate) async fn linked_for_push(
+        &self,
+        name: &ImageName,
+        digest: &Digest,
+    ) -> Result<Option<LinkedBlob>, RegistryError> {
+        let (image, wanted) = (name.clone(), *digest);
+        let found = self.records.read(move |tx| {
+            let Some(image) = image_id(tx, &image)? else { return Ok(None) };
+            let sql = "SELECT size, linked FROM registry_blobs WHERE image = $1 AND digest = $2";
+            let row = tx.query_first(sql, &[image.into(), (&wanted).into()])?;
+            row.map(|row| Ok((image, row.get::<i64>(0)?.unsigned_abs(), row.get(1)?))).transpose()
+        });
+        let Some((image, size, linked)) = found.await? else { return Ok(None) };
+        let at = now();
+        if self.policy().is_stale(linked, at) && !self.records.write(move |tx| renew(tx, image, &wanted, at)).await? {
+            return Ok(None);
+        }
+        Ok(Some(LinkedBlob { digest: wanted, size }))
+    }
+
     /// Makes a blob that was just stored part of an image, and ends the upload that it came by. The lease that it was
     /// written under must still be held.
     pub(crate) async fn link_stored(
@@ -80,15 +133,40 @@ impl Registry {
         blob: &StoredBlob,
         upload: Option<&UploadId>,
     ) -> Result<(), RegistryError> {
-        let _linking = self.shared.linking.read().await;
-        let (name, digest, size) = (name.clone(), blob.digest(), blob.size());
-        let (at, upload) = (now(), upload.map(ToString::to_string));
-        let linked = self.records.write(move |tx| {
-            let image = ensure_image(tx, &name, at)?;
-            link(tx, image, &digest, size, at)?;
-            upload.map_or(Ok(()), |id| forget(tx, &id))
-        });
-        Ok(linked.await?)
+        let (image_name, digest, size) = (name.clone(), blob.digest(), blob.size());
+        let (policy, upload) = (self.policy(), upload.map(ToString::to_string));
+        self.write_beside_removals(move |tx| {
+            freeze::refuse(tx, &image_name)?;
+            let at = now();
+            let id = ensure_image(tx, &image_name, at)?;
+            link(tx, &Place { id, name: &image_name, policy: &policy, at }, &digest, size)?;
+            upload.as_ref().map_or(Ok(()), |id| forget(tx, id))
+        })
+        .await?;
+        // Another process that shares the blobs knows nothing of the lease: it may have removed this one before it was
+        // linked. From here on it does not.
+        if self.blobs.stat(&digest).await?.is_none() {
+            return Err(RegistryError::BeingRemoved(digest));
+        }
+        Ok(())
+    }
+
+    /// A transaction that makes blobs part of images. One that is just being removed is waited for: whoever leased it in
+    /// this process keeps it, and the removal gives up.
+    pub(crate) async fn write_beside_removals<T, F>(&self, f: F) -> Result<T, RegistryError>
+    where
+        F: Fn(&mut Tx<'_>) -> Result<T, RecordsError> + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let f = Arc::new(f);
+        for _ in 0..PATIENCE.0 {
+            let f = Arc::clone(&f);
+            match self.records.write(move |tx| f(tx)).await.map_err(RegistryError::from) {
+                Err(RegistryError::BeingRemoved(_)) => tokio::time::sleep(PATIENCE.1).await,
+                done => return done,
+            }
+        }
+        Ok(self.records.write(move |tx| f(tx)).await?)
     }
 
     /// At most `limit` images that have a blob. Whether the client may know of them is the caller's question.
@@ -117,35 +195,34 @@ impl Registry {
         if self.blobs.stat(&digest).await?.is_none() {
             return Ok(false);
         }
-        let at = now();
-        let _linking = self.shared.linking.read().await;
-        let mounted = self.records.write(move |tx| {
+        let policy = self.policy();
+        self.write_beside_removals(move |tx| {
+            freeze::refuse(tx, &name)?;
+            let at = now();
             let Some(source) = image_id(tx, &from)? else { return Ok(false) };
             let Some(size) = linked_size(tx, source, &digest)? else { return Ok(false) };
-            let image = ensure_image(tx, &name, at)?;
-            link(tx, image, &digest, size, at).map(|()| true)
-        });
-        Ok(mounted.await?)
+            let id = ensure_image(tx, &name, at)?;
+            link(tx, &Place { id, name: &name, policy: &policy, at }, &digest, size).map(|()| true)
+        })
+        .await
     }
 
-    /// Takes a blob away from an image. Its bytes go when no image has it any more.
+    /// Takes a blob away from an image. Its bytes go when no image has it any more, and no manifest that may come back
+    /// needs it.
     ///
     /// # Errors
-    /// When the image does not have it, or a manifest of the image refers to it.
+    /// When the image does not have it or is frozen, or a manifest of the image refers to it.
     pub async fn delete_blob(&self, name: &ImageName, digest: &Digest) -> Result<(), RegistryError> {
-        let (image_name, wanted) = (name.clone(), *digest);
+        let (name, wanted, policy) = (name.clone(), *digest, self.policy());
         let unlinked = self.records.write(move |tx| {
-            let unknown = || RegistryError::BlobUnknown { image: image_name.clone(), digest: Box::new(wanted) };
-            let image = image_id(tx, &image_name)?.ok_or_else(unknown)?;
-            refuse_if_used(tx, image, &image_name, &wanted)?;
-            let sql = "DELETE FROM registry_blobs WHERE image = $1 AND digest = $2";
-            if tx.execute(sql, &[image.into(), (&wanted).into()])? == 0 {
-                return Err(unknown().into());
-            }
-            Ok(())
+            let unknown = || RegistryError::BlobUnknown { image: name.clone(), digest: Box::new(wanted) };
+            let id = image_id(tx, &name)?.ok_or_else(unknown)?;
+            freeze::refuse(tx, &name)?;
+            refuse_if_used(tx, id, &name, &wanted)?;
+            let place = Place { id, name: &name, policy: &policy, at: now() };
+            if trash::blob(tx, &place, &wanted)? { Ok(()) } else { Err(unknown().into()) }
         });
-        unlinked.await?;
-        self.remove_unlinked(digest).await.map(drop)
+        Ok(unlinked.await?)
     }
 }
 

@@ -1,78 +1,126 @@
-//! Freeing what nothing needs.
+//! Freeing what nothing needs, in small steps, while clients push and pull.
+//!
+//! Every step looks for work among what it may read without keeping anyone waiting, and carries it out in short
+//! transactions that ask again. Between two of them it rests as long as the last one took. In this order:
+//!
+//! 1. What was deleted longer ago than it can be brought back is forgotten.
+//! 2. Blobs that no manifest of their image refers to, and that nobody pushed or asked for within the grace, are taken
+//!    away from it.
+//! 3. Content that no record names, left by a process that was killed, is looked for. Not every time.
+//! 4. Blobs that no image has any more are removed. They wait in a table until that is done, so that a process that is
+//!    killed in between forgets none.
+//!
+//! A push that comes for a blob in the last step wins, or waits the moment until the blob is gone: see
+//! [`store::Removal`] within this process, and `registry_removals` for others that share the records.
 
-use model::{Digest, Timestamp};
-use store::{Removed, Row};
+mod bytes;
+mod scrub;
+mod unlink;
 
-use crate::{Registry, RegistryError};
+use std::time::{Duration, Instant};
 
-/// Blobs of images that are looked at in one transaction.
-const BATCH: i64 = 500;
+use model::Timestamp;
+use store::{RecordsError, Tx, leases};
+
+use crate::{Registry, RegistryError, now};
+
+pub(crate) use bytes::{claim, doom};
+
+/// The lease that one process at a time collects under, and its time in milliseconds.
+const LEASE: (&str, i64) = ("registry-collection", 120_000);
+
+/// The shortest and the longest rest between two transactions.
+const REST: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(250));
 
 /// What a collection freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
+    /// Deleted tags and manifests that cannot be brought back any more.
+    pub forgotten: u64,
     /// Blobs that were taken away from an image, counted once for each image.
     pub unlinked: u64,
+    /// Blobs that were found without a record.
+    pub orphans: u64,
     /// Blobs whose bytes are gone.
     pub removed: u64,
     /// Those bytes.
     pub bytes: u64,
 }
 
+/// A collection under way.
+struct Run<'a> {
+    registry: &'a Registry,
+    /// What counts as now for graces and windows.
+    now: Timestamp,
+    collected: Collected,
+    rested: Instant,
+}
+
 impl Registry {
-    /// Takes blobs that no manifest of their image refers to away from images, if they were pushed before `before`, and
-    /// frees those that no image has any more. May run while clients push: what is being pushed is newer, or leased.
+    /// Frees what nothing needs, as of `now`. May run while clients push. `scrub` looks for content without a record too,
+    /// which reads the names of everything that is stored.
     ///
     /// # Errors
-    /// When records or blobs fail. What was freed until then stays freed.
-    pub async fn collect(&self, before: Timestamp) -> Result<Collected, RegistryError> {
-        let mut collected = Collected::default();
-        loop {
-            let gone = self.unlink_some(before).await?;
-            if gone.is_empty() {
-                return Ok(collected);
-            }
-            for (digest, size) in gone {
-                collected.unlinked += 1;
-                if self.remove_unlinked(&digest).await? {
-                    collected.removed += 1;
-                    collected.bytes += size;
-                }
-            }
+    /// [`RegistryError::Collecting`] when a collection is under way already, [`RegistryError::Frozen`] when everything is
+    /// frozen, or when records or blobs fail. What was freed until then stays freed.
+    pub async fn collect(&self, now: Timestamp, scrub: bool) -> Result<Collected, RegistryError> {
+        let _here = self.shared.collecting.try_lock().map_err(|_| RegistryError::Collecting)?;
+        self.refuse_frozen_whole().await?;
+        self.take_turn().await?;
+        let mut run = Run { registry: self, now, collected: Collected::default(), rested: Instant::now() };
+        let outcome = run.all(scrub).await;
+        let collected = run.collected;
+        let holder = self.shared.holder.clone();
+        self.records.write(move |tx| leases::release(tx, LEASE.0, &holder)).await?;
+        tracing::info!(?collected, "collected the registry");
+        outcome.map(|()| collected)
+    }
+
+    async fn refuse_frozen_whole(&self) -> Result<(), RegistryError> {
+        let everything = model::ImagePattern::all();
+        match self.freezes().await?.into_iter().find(|freeze| freeze.images == everything) {
+            Some(freeze) => Err(RegistryError::FrozenWhole(Box::new(freeze))),
+            None => Ok(()),
         }
     }
 
-    async fn unlink_some(&self, before: Timestamp) -> Result<Vec<(Digest, u64)>, RegistryError> {
-        let unlinked = self.records.write(move |tx| {
-            let sql = "SELECT b.image, b.digest, b.size FROM registry_blobs b
-                       WHERE b.linked < $1 AND NOT EXISTS (
-                           SELECT 1 FROM registry_references r WHERE r.image = b.image AND r.digest = b.digest)
-                       LIMIT $2";
-            let rows = tx.query(sql, &[before.into(), BATCH.into()])?;
-            let mut gone = Vec::new();
-            for row in rows {
-                let (image, digest): (i64, Digest) = (row.get(0)?, row.parse(1)?);
-                let sql = "DELETE FROM registry_blobs WHERE image = $1 AND digest = $2";
-                tx.execute(sql, &[image.into(), (&digest).into()])?;
-                gone.push((digest, row.get::<i64>(2)?.unsigned_abs()));
-            }
-            Ok(gone)
-        });
-        Ok(unlinked.await?)
+    /// Takes, or keeps, the turn to collect among all processes that share the records.
+    async fn take_turn(&self) -> Result<(), RegistryError> {
+        let holder = self.shared.holder.clone();
+        let taken = self.records.write(move |tx| leases::acquire(tx, LEASE.0, &holder, now(), LEASE.1));
+        if taken.await? { Ok(()) } else { Err(RegistryError::Collecting) }
+    }
+}
+
+impl Run<'_> {
+    async fn all(&mut self, scrub: bool) -> Result<(), RegistryError> {
+        self.forget().await?;
+        self.unlink().await?;
+        if scrub {
+            self.scrub().await?;
+        }
+        self.remove().await
     }
 
-    /// Removes the bytes of a blob that no image has. False if one has it, or a lease holds it.
-    pub(crate) async fn remove_unlinked(&self, digest: &Digest) -> Result<bool, RegistryError> {
-        // Nobody makes it part of an image between the question and the removal.
-        let _alone = self.shared.linking.write().await;
-        let wanted = *digest;
-        let linked = self.records.read(move |tx| {
-            let sql = "SELECT image FROM registry_blobs WHERE digest = $1 LIMIT 1";
-            tx.query_first(sql, &[(&wanted).into()]).map(|row: Option<Row>| row.is_some())
-        });
-        if linked.await? {
-            return Ok(false);
+    /// A short transaction, with a rest after it.
+    async fn step<T, F>(&mut self, f: F) -> Result<T, RegistryError>
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, RecordsError> + Send + 'static,
+        T: Send + 'static,
+    {
+        let begun = Instant::now();
+        let done = self.registry.records.write(f).await?;
+        self.rest(begun.elapsed()).await?;
+        Ok(done)
+    }
+
+    /// Lets others work as long as this one did, and keeps the turn.
+    async fn rest(&mut self, worked: Duration) -> Result<(), RegistryError> {
+        tokio::time::sleep(worked.clamp(REST.0, REST.1)).await;
+        if self.rested.elapsed() > Duration::from_secs(20) {
+            self.rested = Instant::now();
+            self.registry.take_turn().await?;
         }
-        Ok(self.blobs.delete(digest).await? == Removed::Yes)
+        Ok(())
     }
 }

@@ -7,9 +7,9 @@ use model::{Algorithm, Digest, ImageName, Tag, Timestamp};
 use oci::{Descriptor, ManifestKind};
 use store::{BlobLease, RecordsError, Tx};
 
-use crate::blobs::{ensure_image, image_id, link, linked_size};
+use crate::blobs::{Place, ensure_image, image_id, link, linked_size};
 use crate::events::{ImageAction, ImageEvent};
-use crate::{Registry, RegistryError, now};
+use crate::{Registry, RegistryError, freeze, now, quota};
 
 /// Whose blobs a manifest may refer to.
 enum Standing {
@@ -93,20 +93,22 @@ impl Registry {
     ) -> Result<Digest, RegistryError> {
         let announcement = self.announce(self.pushes(name, &candidate, tags));
         let told = Arc::clone(&announcement);
-        let (name, tags, at) = (name.clone(), tags.to_vec(), now());
-        let _linking = self.shared.linking.read().await;
-        let published = self.records.write(move |tx| {
-            let image = match &standing {
-                Standing::Linked => existing_image(tx, &name, &candidate, at)?,
+        let (name, tags, policy) = (name.clone(), tags.to_vec(), self.policy());
+        let published = self.write_beside_removals(move |tx| {
+            freeze::refuse(tx, &name)?;
+            let at = now();
+            let place = |id| Place { id, name: &name, policy: &policy, at };
+            let place = match &standing {
+                Standing::Linked => place(existing_image(tx, &name, &candidate, at)?),
                 Standing::Held(blobs) => {
-                    let image = ensure_image(tx, &name, at)?;
-                    blobs.iter().try_for_each(|(digest, size)| link(tx, image, digest, *size, at))?;
-                    image
+                    let place = place(ensure_image(tx, &name, at)?);
+                    blobs.iter().try_for_each(|(digest, size)| link(tx, &place, digest, *size))?;
+                    place
                 }
             };
-            check(tx, image, &candidate)?;
-            insert(tx, image, &candidate, at)?;
-            tags.iter().try_for_each(|tag| point(tx, image, tag, &candidate.digest, at))?;
+            check(tx, place.id, &candidate)?;
+            insert(tx, &place, &candidate)?;
+            tags.iter().try_for_each(|tag| point(tx, &place, tag, &candidate.digest))?;
             told.write(tx)?;
             Ok(candidate.digest)
         });
@@ -165,20 +167,23 @@ fn check_size(descriptor: &Descriptor, found: u64) -> Result<(), RegistryError> 
     }
 }
 
-pub(crate) fn insert(tx: &mut Tx<'_>, image: i64, candidate: &Candidate, at: Timestamp) -> Result<(), RecordsError> {
+pub(crate) fn insert(tx: &mut Tx<'_>, place: &Place<'_>, candidate: &Candidate) -> Result<(), RecordsError> {
+    let sql = "UPDATE registry_manifests SET pushed = $3 WHERE image = $1 AND digest = $2";
+    if tx.execute(sql, &[place.id.into(), (&candidate.digest).into(), place.at.into()])? > 0 {
+        return Ok(());
+    }
     let kind = &candidate.kind;
     let annotations = kind.annotations().filter(|_| kind.subject().is_some());
     let annotations = annotations.and_then(|annotations| serde_json::to_string(annotations).ok());
     let sql = "INSERT INTO registry_manifests
                    (image, digest, media_type, size, pushed, subject, artifact_type, annotations, content)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-               ON CONFLICT (image, digest) DO UPDATE SET pushed = excluded.pushed";
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     let values = [
-        image.into(),
+        place.id.into(),
         (&candidate.digest).into(),
         candidate.media_type.as_str().into(),
         i64::try_from(candidate.content.len()).unwrap_or(i64::MAX).into(),
-        at.into(),
+        place.at.into(),
         kind.subject().map(|subject| subject.digest.to_string()).into(),
         // Texts of records cannot hold the character NUL.
         kind.artifact_type().map(|text| text.replace('\0', "")).into(),
@@ -190,20 +195,39 @@ pub(crate) fn insert(tx: &mut Tx<'_>, image: i64, candidate: &Candidate, at: Tim
                ON CONFLICT (image, manifest, digest) DO NOTHING";
     let blobs = kind.blobs().into_iter().map(|blob| (blob, "blob"));
     for (descriptor, kind) in blobs.chain(kind.children().iter().map(|child| (child, "manifest"))) {
-        let reference = [image.into(), (&candidate.digest).into(), (&descriptor.digest).into(), kind.into()];
+        let reference = [place.id.into(), (&candidate.digest).into(), (&descriptor.digest).into(), kind.into()];
         tx.execute(sql, &reference)?;
     }
-    Ok(())
+    quota::charge(tx, place.policy, place.name, candidate.content.len() as u64)
 }
 
-pub(crate) fn point(
-    tx: &mut Tx<'_>,
-    image: i64,
-    tag: &Tag,
-    digest: &Digest,
-    at: Timestamp,
-) -> Result<(), RecordsError> {
+pub(crate) fn point(tx: &mut Tx<'_>, place: &Place<'_>, tag: &Tag, digest: &Digest) -> Result<(), RecordsError> {
+    if place.policy.immutable(place.name, tag).is_some() {
+        refuse_immutable(tx, place, tag, Some(digest))?;
+    }
     let sql = "INSERT INTO registry_tags (image, tag, digest, updated) VALUES ($1, $2, $3, $4)
                ON CONFLICT (image, tag) DO UPDATE SET digest = excluded.digest, updated = excluded.updated";
-    tx.execute(sql, &[image.into(), tag.as_str().as_bytes().into(), digest.into(), at.into()]).map(drop)
+    tx.execute(sql, &[place.id.into(), tag.as_str().as_bytes().into(), digest.into(), place.at.into()]).map(drop)
+}
+
+/// Fails if a tag is set, immutable, and does not point to `digest` already.
+pub(crate) fn refuse_immutable(
+    tx: &mut Tx<'_>,
+    place: &Place<'_>,
+    tag: &Tag,
+    digest: Option<&Digest>,
+) -> Result<(), RecordsError> {
+    let Some(rule) = place.policy.immutable(place.name, tag) else { return Ok(()) };
+    let sql = "SELECT digest FROM registry_tags WHERE image = $1 AND tag = $2";
+    let row = tx.query_first(sql, &[place.id.into(), tag.as_str().as_bytes().into()])?;
+    match row.map(|row| row.parse::<Digest>(0)).transpose()? {
+        Some(found) if digest != Some(&found) => Err(RegistryError::Immutable {
+            image: place.name.clone(),
+            tag: Box::new(tag.clone()),
+            rule: rule.to_string(),
+            digest: Box::new(found),
+        }
+        .into()),
+        _ => Ok(()),
+    }
 }

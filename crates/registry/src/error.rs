@@ -1,10 +1,10 @@
 //! What the registry refuses, and why.
 
-use model::{Digest, ImageName};
+use model::{Digest, ImageName, Tag};
 use oci::ManifestError;
 use store::{BlobError, RecordsError};
 
-use crate::Reference;
+use crate::{Freeze, Reference};
 
 /// Why something was not done. Nothing became visible.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +65,53 @@ pub enum RegistryError {
         /// What refers to it.
         by: Box<Digest>,
     },
+    /// Nothing of the image may change.
+    #[error("image {image} is {freeze}")]
+    Frozen {
+        /// The image.
+        image: ImageName,
+        /// By whom, since when and why.
+        freeze: Box<Freeze>,
+    },
+    /// Nothing at all may change.
+    #[error("the registry is {0}")]
+    FrozenWhole(Box<Freeze>),
+    /// The images of a pattern hold as much as they may.
+    #[error("{wanted} bytes more are too many: images {images} hold {used} of {limit} bytes")]
+    QuotaExceeded {
+        /// The pattern.
+        images: String,
+        /// Bytes that they may hold.
+        limit: u64,
+        /// Bytes that they hold.
+        used: u64,
+        /// Bytes that were to be added.
+        wanted: u64,
+    },
+    /// A tag was set once and stays.
+    #[error("tag {tag} of {image} is immutable by {rule}: it points to {digest}")]
+    Immutable {
+        /// The image.
+        image: ImageName,
+        /// The tag.
+        tag: Box<Tag>,
+        /// What makes it so.
+        rule: String,
+        /// What it points to.
+        digest: Box<Digest>,
+    },
+    /// The bytes of a blob are being removed at this moment.
+    #[error("blob {0} is just being removed; try again")]
+    BeingRemoved(Digest),
+    /// Somebody collects already.
+    #[error("a collection is under way already")]
+    Collecting,
+    /// It cannot be found out what is needed.
+    #[error("it cannot be found out which images are needed: {0}")]
+    Roots(String),
+    /// Whoever asked is gone.
+    #[error("nobody listens any more")]
+    NobodyListens,
     /// There is no such upload in this image.
     #[error("there is no upload {0}")]
     UploadUnknown(String),

@@ -13,28 +13,43 @@ mod commit;
 mod error;
 mod events;
 mod fallback;
+mod freeze;
 pub mod http;
 mod listing;
 mod manifests;
+mod policy;
+mod pulls;
+mod quota;
 mod remembered;
+pub mod retention;
+mod roots;
 mod schema;
+mod trash;
+mod upkeep;
 mod uploads;
 pub mod upstream;
 mod usage;
+mod verify;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, RwLock};
 
 use store::{Blobs, Records};
-use tokio::sync::RwLock;
+use tokio::sync::Mutex;
 
 pub use blobs::LinkedBlob;
 pub use collect::Collected;
 pub use error::RegistryError;
 pub use events::{ENVELOPE, ImageAction, ImageEvent, Subscription};
+pub use freeze::Freeze;
 pub use listing::{Page, Referrer};
 pub use manifests::ManifestRecord;
 pub use oci::Reference;
+pub use policy::{ImmutableTags, Policy, Quota};
+pub use quota::QuotaUsage;
+pub use roots::{BoxFuture, Root, Roots};
+pub use trash::{Deleted, Undo, Undone};
 pub use usage::Usage;
+pub use verify::{Problem, Verified, VerifyEvent, Wrong};
 
 /// What images exist, and what each of them has. Clones share everything.
 #[derive(Clone, Debug)]
@@ -48,12 +63,34 @@ pub struct Registry {
 
 #[derive(Debug)]
 struct Shared {
-    /// Read by whoever records that an image has a blob, while a lease holds the blob; written by whoever removes the
-    /// bytes of blobs that no record names. So a blob is always leased, recorded or gone.
-    linking: RwLock<()>,
     sessions: uploads::Sessions,
     watch: events::Watch,
     remembered: remembered::Remembered,
+    policy: RwLock<Arc<Policy>>,
+    /// What was frozen when this process last looked; the records decide.
+    frozen: RwLock<Vec<model::ImagePattern>>,
+    roots: OnceLock<Arc<dyn Roots>>,
+    pulls: pulls::Pulls,
+    /// Held by the collection that this process runs.
+    collecting: Mutex<()>,
+    /// Who this process is where several take turns.
+    holder: String,
+}
+
+impl Shared {
+    fn new(records: &Records) -> Self {
+        Self {
+            sessions: uploads::Sessions::default(),
+            watch: events::Watch::default(),
+            remembered: remembered::Remembered::new(records),
+            policy: RwLock::default(),
+            frozen: RwLock::default(),
+            roots: OnceLock::new(),
+            pulls: pulls::Pulls::default(),
+            collecting: Mutex::default(),
+            holder: format!("{}-{:016x}", std::process::id(), rand::random::<u64>()),
+        }
+    }
 }
 
 impl Registry {
@@ -64,13 +101,10 @@ impl Registry {
     pub async fn open(records: Records, blobs: Blobs) -> Result<Self, RegistryError> {
         store::log::install(&records).await?;
         records.migrate("registry", schema::STEPS).await?;
-        let shared = Shared {
-            linking: RwLock::default(),
-            sessions: uploads::Sessions::default(),
-            watch: events::Watch::default(),
-            remembered: remembered::Remembered::new(&records),
-        };
-        Ok(Self { records, blobs, shared: Arc::new(shared), actor: "towpath".into() })
+        let shared = Arc::new(Shared::new(&records));
+        let registry = Self { records, blobs, shared, actor: "towpath".into() };
+        registry.know_frozen().await?;
+        Ok(registry)
     }
 
     /// Where the bytes are.

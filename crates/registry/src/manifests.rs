@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::{Digest, ImageName, Tag};
+use model::{Digest, ImageName, Tag, Timestamp};
 use oci::ManifestKind;
 use store::{RecordsError, Tx};
 
-use crate::blobs::{image_id, refuse_if_used};
+use crate::blobs::{Place, image_id, refuse_if_used};
+use crate::commit::refuse_immutable;
 use crate::events::{ImageAction, ImageEvent};
-use crate::{Reference, Registry, RegistryError};
+use crate::retention::text;
+use crate::{Reference, Registry, RegistryError, freeze, now, trash};
 
 /// A manifest as it was pushed, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,23 +100,50 @@ impl Registry {
         Ok(true)
     }
 
-    /// Takes a tag away. The manifest stays.
+    /// As [`Registry::manifest`] for a client that asks to find out whether it must push it. If it is there, it stays for
+    /// half of the grace at least, though no tag and no index names it yet.
+    pub(crate) async fn manifest_for_push(
+        &self,
+        name: &ImageName,
+        reference: &Reference,
+    ) -> Result<Option<ManifestRecord>, RegistryError> {
+        let Some(record) = self.manifest(name, reference).await? else { return Ok(None) };
+        let (image, digest, policy, at) = (name.clone(), record.digest, self.policy(), now());
+        let stale = self.records.read(move |tx| {
+            let Some(image) = image_id(tx, &image)? else { return Ok(None) };
+            let sql = "SELECT pushed, renewed FROM registry_manifests WHERE image = $1 AND digest = $2";
+            let Some(row) = tx.query_first(sql, &[image.into(), (&digest).into()])? else { return Ok(None) };
+            let (pushed, renewed): (Timestamp, Option<Timestamp>) = (row.get(0)?, row.get(1)?);
+            let stale = policy.is_stale(renewed.unwrap_or_default().max(pushed), at);
+            Ok(stale.then_some(image))
+        });
+        let Some(image) = stale.await? else { return Ok(Some(record)) };
+        let renewed = self.records.write(move |tx| {
+            let sql = "UPDATE registry_manifests SET renewed = $3 WHERE image = $1 AND digest = $2";
+            tx.execute(sql, &[image.into(), (&digest).into(), at.into()])
+        });
+        Ok(if renewed.await? > 0 { Some(record) } else { None })
+    }
+
+    /// Takes a tag away. The manifest stays. It can be brought back until its window ends.
     ///
     /// # Errors
-    /// When there is no such tag.
+    /// When there is no such tag, it is immutable, or the image is frozen.
     pub async fn delete_tag(&self, name: &ImageName, tag: &Tag) -> Result<(), RegistryError> {
         let event = ImageEvent { tag: Some(tag.clone()), ..self.event(ImageAction::Delete, name, None) };
         let announcement = self.announce(vec![event]);
         let told = Arc::clone(&announcement);
-        let (name, tag) = (name.clone(), tag.clone());
+        let (name, tag, policy, why) = (name.clone(), tag.clone(), self.policy(), format!("deleted by {}", self.actor));
         let deleted = self.records.write(move |tx| {
             let unknown = || RegistryError::ManifestUnknown {
                 image: name.clone(),
                 reference: Box::new(Reference::Tag(tag.clone())),
             };
-            let image = image_id(tx, &name)?.ok_or_else(unknown)?;
-            let sql = "DELETE FROM registry_tags WHERE image = $1 AND tag = $2";
-            if tx.execute(sql, &[image.into(), tag.as_str().as_bytes().into()])? == 0 {
+            let id = image_id(tx, &name)?.ok_or_else(unknown)?;
+            freeze::refuse(tx, &name)?;
+            let place = Place { id, name: &name, policy: &policy, at: now() };
+            refuse_immutable(tx, &place, &tag, None)?;
+            if !trash::tag(tx, &place, &tag, &why)? {
                 return Err(unknown().into());
             }
             told.write(tx)
@@ -124,27 +153,31 @@ impl Registry {
         Ok(())
     }
 
-    /// Takes a manifest and all tags that point to it away. Its blobs stay until they are collected.
+    /// Takes a manifest and all tags that point to it away. Its blobs stay until they are collected, and it can be
+    /// brought back until its window ends.
     ///
     /// # Errors
-    /// When the image does not have it, or an index of the image refers to it.
+    /// When the image does not have it or is frozen, an index of the image refers to it, or one of its tags is immutable.
     pub async fn delete_manifest(&self, name: &ImageName, digest: &Digest) -> Result<(), RegistryError> {
         let announcement = self.announce(vec![self.event(ImageAction::Delete, name, Some(*digest))]);
         let told = Arc::clone(&announcement);
-        let (name, digest) = (name.clone(), *digest);
+        let (name, digest, policy, why) = (name.clone(), *digest, self.policy(), format!("deleted by {}", self.actor));
         let deleted = self.records.write(move |tx| {
             let unknown = || RegistryError::ManifestUnknown {
                 image: name.clone(),
                 reference: Box::new(Reference::Digest(digest)),
             };
-            let image = image_id(tx, &name)?.ok_or_else(unknown)?;
-            refuse_if_used(tx, image, &name, &digest)?;
-            let key = [image.into(), (&digest).into()];
-            if tx.execute("DELETE FROM registry_manifests WHERE image = $1 AND digest = $2", &key)? == 0 {
+            let id = image_id(tx, &name)?.ok_or_else(unknown)?;
+            freeze::refuse(tx, &name)?;
+            refuse_if_used(tx, id, &name, &digest)?;
+            let place = Place { id, name: &name, policy: &policy, at: now() };
+            let sql = "SELECT tag FROM registry_tags WHERE image = $1 AND digest = $2";
+            for row in tx.query(sql, &[id.into(), (&digest).into()])? {
+                refuse_immutable(tx, &place, &text(&row, 0)?, None)?;
+            }
+            if !trash::manifest(tx, &place, &digest, &why)? {
                 return Err(unknown().into());
             }
-            tx.execute("DELETE FROM registry_references WHERE image = $1 AND manifest = $2", &key)?;
-            tx.execute("DELETE FROM registry_tags WHERE image = $1 AND digest = $2", &key)?;
             told.write(tx)
         });
         deleted.await?;

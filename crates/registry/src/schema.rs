@@ -62,4 +62,70 @@ CREATE INDEX registry_tags_by_time ON registry_tags (image, updated, tag);
 ALTER TABLE registry_images ADD COLUMN upstream TEXT;
 ALTER TABLE registry_tags ADD COLUMN checked BIGINT;
 ",
+    "
+ALTER TABLE registry_manifests ADD COLUMN renewed BIGINT;
+CREATE INDEX registry_manifests_facts ON registry_manifests (image, digest, pushed, renewed, subject, size);
+CREATE INDEX registry_references_children ON registry_references (image, manifest, digest) WHERE kind = 'manifest';
+CREATE TABLE registry_pulls (
+    image BIGINT NOT NULL,
+    reference TEXT NOT NULL,
+    at BIGINT NOT NULL,
+    PRIMARY KEY (image, reference)
+);
+CREATE TABLE registry_trash_tags (
+    image BIGINT NOT NULL,
+    tag BYTES NOT NULL,
+    digest TEXT NOT NULL,
+    updated BIGINT NOT NULL,
+    deleted BIGINT NOT NULL,
+    why TEXT NOT NULL,
+    PRIMARY KEY (image, tag, deleted)
+);
+CREATE INDEX registry_trash_tags_by_digest ON registry_trash_tags (image, digest);
+CREATE TABLE registry_trash_manifests (
+    image BIGINT NOT NULL,
+    digest TEXT NOT NULL,
+    media_type TEXT NOT NULL,
+    size BIGINT NOT NULL,
+    pushed BIGINT NOT NULL,
+    subject TEXT,
+    artifact_type TEXT,
+    annotations TEXT,
+    content BYTES NOT NULL,
+    deleted BIGINT NOT NULL,
+    why TEXT NOT NULL,
+    PRIMARY KEY (image, digest)
+);
+CREATE INDEX registry_trash_manifests_by_subject ON registry_trash_manifests (image, subject);
+CREATE TABLE registry_trash_references (
+    image BIGINT NOT NULL,
+    manifest TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    PRIMARY KEY (image, manifest, digest)
+);
+CREATE INDEX registry_trash_references_by_digest ON registry_trash_references (image, digest);
+CREATE TABLE registry_trash_blobs (
+    image BIGINT NOT NULL,
+    digest TEXT NOT NULL,
+    size BIGINT NOT NULL,
+    deleted BIGINT NOT NULL,
+    PRIMARY KEY (image, digest)
+);
+CREATE INDEX registry_trash_blobs_by_digest ON registry_trash_blobs (digest);
+CREATE TABLE registry_removals (
+    digest TEXT NOT NULL PRIMARY KEY,
+    until BIGINT NOT NULL
+);
+CREATE TABLE registry_freezes (
+    images TEXT NOT NULL PRIMARY KEY,
+    by_whom TEXT NOT NULL,
+    since BIGINT NOT NULL,
+    because TEXT NOT NULL
+);
+CREATE TABLE registry_quota_usage (
+    images TEXT NOT NULL PRIMARY KEY,
+    bytes BIGINT NOT NULL
+);
+",
 ];

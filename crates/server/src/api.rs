@@ -4,6 +4,7 @@ mod accounts;
 mod login;
 mod logs;
 mod records;
+mod registry;
 mod repositories;
 mod robots;
 mod runs;
@@ -47,6 +48,13 @@ pub(crate) fn core_routes() -> Router<Core> {
         .route("/registry/keys", get(robots::keys))
         .route("/registry/keys/rotate", post(robots::rotate_keys))
         .route("/registry/upstreams", get(upstreams::list))
+        .route("/registry/retention", get(registry::plan).post(registry::apply))
+        .route("/registry/gc", post(registry::collect))
+        .route("/registry/freezes", get(registry::freezes).post(registry::freeze).delete(registry::thaw))
+        .route("/registry/verify", get(registry::verify))
+        .route("/registry/deleted", get(registry::deleted))
+        .route("/registry/undo", post(registry::undo))
+        .route("/registry/quotas", get(registry::quotas))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
 }
 

@@ -1,7 +1,5 @@
 //! What every route has at hand, with and without a pipeline.
 
-use std::time::Duration;
-
 use access::{Access, AccessError, Action, Asker, Authorized, Credentials, Principal, Resource};
 use axum::extract::{FromRef, FromRequestParts};
 use http::request::Parts;
@@ -12,9 +10,6 @@ use store::Records;
 use tokio::sync::watch;
 
 use crate::problem::Problem;
-
-/// How often what clients left behind in the registry is looked for.
-const EVERY: Duration = Duration::from_secs(3600);
 
 /// The rooms of routes that need no pipeline: accounts, tokens, the registry and its management.
 #[derive(Clone)]
@@ -56,15 +51,7 @@ impl Core {
 
     /// Looks after the registry until the server stops.
     pub(crate) async fn keep_house(self) {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(EVERY) => {}
-                () = self.stopped() => return,
-            }
-            if let Err(error) = self.registry.expire_uploads().await {
-                tracing::warn!(%error, "abandoned uploads could not be looked after");
-            }
-        }
+        self.registry.keep_house(self.stopped()).await;
     }
 }
 

@@ -146,6 +146,9 @@ impl Running {
             // It ends when the last request has, with the spans that are left; a receiver that is gone gets none.
             let _ = tokio::time::timeout(LAST_SPANS, exporting).await;
         }
+        if let Err(error) = self.basis.registry.write_pulls().await {
+            tracing::warn!(%error, "the last pulls could not be written");
+        }
         if let Some(sending) = self.sending {
             let _ = sending.await;
         }

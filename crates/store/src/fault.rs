@@ -26,6 +26,18 @@ pub const AFTER_UPLOAD_PART: &str = "after-upload-part";
 pub const BEFORE_BLOB_REMOVAL: &str = "before-blob-removal";
 /// After a blob that is being removed has lost its name, before its file is gone.
 pub const AFTER_BLOB_ASIDE: &str = "after-blob-aside";
+/// Before blobs that nothing refers to are taken away from their images.
+pub const BEFORE_UNLINK: &str = "before-unlink";
+/// After that is durable; their bytes are still there.
+pub const AFTER_UNLINK: &str = "after-unlink";
+/// After blobs were marked as being removed, before the first of them goes.
+pub const BEFORE_REMOVAL: &str = "before-removal";
+/// After they are gone, before the records say so.
+pub const AFTER_REMOVAL: &str = "after-removal";
+/// Before a batch of what retention takes away is deleted.
+pub const BEFORE_RETENTION: &str = "before-retention";
+/// After that is durable.
+pub const AFTER_RETENTION: &str = "after-retention";
 
 /// Passes the point `name`; does not return if `TOWPATH_FAULT` asks for a death here.
 #[cfg(not(feature = "fault"))]

@@ -65,7 +65,7 @@ pub(crate) enum Command {
     /// Serve everything that is configured; with no file, the embedded defaults
     #[command(after_help = "Example:\n  towpath up --data /var/lib/towpath --config towpath.yaml")]
     Up(UpArgs),
-    /// The registry: serve it alone
+    /// The registry: serve it alone, look after it
     #[command(subcommand)]
     Registry(registry::RegistryCommand),
     /// Apply records: organisations, users, repositories, targets

@@ -11,6 +11,7 @@ mod runs;
 mod secrets;
 mod status;
 mod up;
+mod upkeep;
 pub(crate) mod workload;
 
 use std::process::ExitCode;
@@ -56,12 +57,10 @@ async fn client(command: Command, output: crate::cli::Format) -> Result<ExitCode
         Command::Repo(command) => access::repo(command, output).await,
         Command::Target(command) => access::target(command).await,
         Command::Secrets(command) => secrets::secrets(command, output).await,
-        Command::Up(_)
-        | Command::Registry(RegistryCommand::Serve(_))
-        | Command::Image(_)
-        | Command::Migrate(_)
-        | Command::Demo(_)
-        | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
+        Command::Registry(command) => upkeep::registry(command, output).await,
+        Command::Up(_) | Command::Image(_) | Command::Migrate(_) | Command::Demo(_) | Command::Completion { .. } => {
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

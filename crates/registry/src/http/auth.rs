@@ -35,6 +35,11 @@ impl Caller {
         subject(&self.principal)
     }
 
+    /// Whether they may have come to push: their token was given for it, or they have none.
+    pub fn may_push(&self, image: &ImageName) -> bool {
+        self.grants("repository", image.as_str(), "push")
+    }
+
     fn grants(&self, kind: &str, name: &str, action: &str) -> bool {
         self.claims.as_ref().is_none_or(|claims| claims.grants(kind, name, action))
     }

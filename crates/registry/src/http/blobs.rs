@@ -23,6 +23,10 @@ impl RegistryHttp {
     ) -> Result<Response, Failure> {
         self.require(parts, Action::Read, image).await?;
         let unknown = || RegistryError::BlobUnknown { image: image.clone(), digest: Box::new(*digest) };
+        if parts.method == Method::HEAD {
+            // Whoever is told that it is here will not send it.
+            self.registry.linked_for_push(image, digest).await?.ok_or_else(unknown)?;
+        }
         let mut reader = self.registry.blob(image, digest).await?.ok_or_else(unknown)?;
         answer_blob(parts, digest, reader.size(), |range| {
             reader.seek(range);

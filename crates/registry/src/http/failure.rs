@@ -185,6 +185,14 @@ impl From<RegistryError> for Failure {
             }
             E::Manifest(_) => Self::manifest(error),
             E::InUse { .. } => Self::new(StatusCode::METHOD_NOT_ALLOWED, "DENIED", error),
+            E::Frozen { .. } | E::FrozenWhole(_) | E::QuotaExceeded { .. } | E::Immutable { .. } => {
+                Self::new(StatusCode::FORBIDDEN, "DENIED", error)
+            }
+            E::BeingRemoved(_) | E::Collecting => Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", error)
+                .with(header::RETRY_AFTER, HeaderValue::from_static("1")),
+            E::Roots(_) | E::NobodyListens => {
+                Self::internal(StatusCode::SERVICE_UNAVAILABLE, "the registry cannot answer now", error)
+            }
             E::TooManyUploads => Self::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", error)
                 .with(header::RETRY_AFTER, HeaderValue::from_static("60")),
             E::BlobTooLong { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", error),

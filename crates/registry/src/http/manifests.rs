@@ -34,7 +34,13 @@ impl RegistryHttp {
         let caller = self.require(parts, Action::Read, image).await?;
         let unknown =
             || RegistryError::ManifestUnknown { image: image.clone(), reference: Box::new(reference.clone()) };
-        let record = self.registry.manifest(image, reference).await?.ok_or_else(unknown)?;
+        // A client that may push and asks whether this is here will not send it.
+        let before_push = parts.method == Method::HEAD && caller.may_push(image);
+        let found = match before_push {
+            true => self.registry.manifest_for_push(image, reference).await?,
+            false => self.registry.manifest(image, reference).await?,
+        };
+        let record = found.ok_or_else(unknown)?;
         let mut response = Response::new(Body::empty());
         let headers = response.headers_mut();
         headers.insert(CONTENT_DIGEST, value(record.digest));
@@ -60,6 +66,7 @@ impl RegistryHttp {
         reference: &Reference,
         record: &ManifestRecord,
     ) {
+        self.registry.pulled(image, reference, &record.digest);
         self.registry.announce_pull(|registry| ImageEvent {
             tag: reference.tag().cloned(),
             media_type: Some(record.media_type.clone()),
@@ -77,6 +84,7 @@ impl RegistryHttp {
         body: Body,
     ) -> Result<Response, Failure> {
         let caller = self.require(parts, Action::Write, image).await?;
+        self.registry.refuse_frozen(image).await?;
         let bytes = body::collect(body, oci::MAX_MANIFEST).await?;
         let said = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let guessed = || oci::guess_media_type(&bytes);

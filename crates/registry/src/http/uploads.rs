@@ -36,6 +36,7 @@ impl RegistryHttp {
             Some(source) => failure.and_scope(&format!("repository:{source}:pull")),
             None => failure,
         })?;
+        self.registry.refuse_frozen(image).await?;
         if let Some(mount) = query.get("mount") {
             let digest: Digest = mount.parse().map_err(Failure::digest)?;
             if self.mount(&caller, image, &digest, query.get("from")).await? {
@@ -77,6 +78,9 @@ impl RegistryHttp {
     }
 
     async fn whole_blob(&self, image: &ImageName, digest: &Digest, mut body: Body) -> Result<Response, Failure> {
+        if self.registry.linked(image, digest).await?.is_none() {
+            self.registry.check_room(image, body.size_hint().lower()).await?;
+        }
         let (_lease, writer) = self.registry.blob_writer(image, digest).await?;
         let mut sink = Sink::Blob(writer);
         receive(&mut body, &mut sink, MAX_BLOB).await?;
@@ -152,6 +156,7 @@ impl RegistryHttp {
         let located = |failure: Failure| failure.with(header::LOCATION, value(location(session)));
         let opened = self.registry.append(session, range.map(|range| range.start), last).await;
         let writer = opened.map_err(|error| located(error.into()))?;
+        self.registry.check_room(&session.image, writer.offset().saturating_add(body.size_hint().lower())).await?;
         let limit = MAX_BLOB.saturating_sub(writer.offset()).min(announced.unwrap_or(u64::MAX));
         let mut sink = Sink::Upload(writer);
         let received = receive(&mut body, &mut sink, limit).await;

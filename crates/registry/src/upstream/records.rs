@@ -5,7 +5,7 @@ use bytes::Bytes;
 use model::{Digest, ImageName, Tag, Timestamp};
 use store::{BlobLease, RecordsError, StoredBlob, Tx};
 
-use crate::blobs::{ensure_image, image_id, link, linked_size};
+use crate::blobs::{Place, ensure_image, image_id, link, linked_size};
 use crate::commit::{Candidate, insert, point};
 use crate::{Registry, RegistryError, now};
 
@@ -25,10 +25,10 @@ fn ensure_cached(tx: &mut Tx<'_>, name: &ImageName, upstream: &str, at: Timestam
     Ok(image)
 }
 
-fn check_tag(tx: &mut Tx<'_>, image: i64, tag: &Tag, digest: &Digest, at: Timestamp) -> Result<(), RecordsError> {
-    point(tx, image, tag, digest, at)?;
+fn check_tag(tx: &mut Tx<'_>, place: &Place<'_>, tag: &Tag, digest: &Digest) -> Result<(), RecordsError> {
+    point(tx, place, tag, digest)?;
     let sql = "UPDATE registry_tags SET checked = $3 WHERE image = $1 AND tag = $2";
-    tx.execute(sql, &[image.into(), tag.as_str().as_bytes().into(), at.into()]).map(drop)
+    tx.execute(sql, &[place.id.into(), tag.as_str().as_bytes().into(), place.at.into()]).map(drop)
 }
 
 impl Registry {
@@ -60,10 +60,12 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         let candidate = Candidate::read(manifest, media_type, digest.algorithm())?;
         let (name, upstream, at) = (name.clone(), upstream.to_owned(), now());
+        let policy = self.policy().of_others();
         let kept = self.records.write(move |tx| {
-            let image = ensure_cached(tx, &name, &upstream, at)?;
-            insert(tx, image, &candidate, at)?;
-            tags.iter().try_for_each(|tag| check_tag(tx, image, tag, &candidate.digest, at))
+            let id = ensure_cached(tx, &name, &upstream, at)?;
+            let place = Place { id, name: &name, policy: &policy, at };
+            insert(tx, &place, &candidate)?;
+            tags.iter().try_for_each(|tag| check_tag(tx, &place, tag, &candidate.digest))
         });
         Ok(kept.await?)
     }
@@ -76,6 +78,7 @@ impl Registry {
         digest: &Digest,
     ) -> Result<bool, RegistryError> {
         let (name, tag, digest, at) = (name.clone(), tag.clone(), *digest, now());
+        let policy = self.policy().of_others();
         let confirmed = self.records.write(move |tx| {
             let Some(image) = image_id(tx, &name)? else { return Ok(false) };
             let sql = "SELECT size FROM registry_manifests WHERE image = $1 AND digest = $2";
@@ -85,7 +88,7 @@ impl Registry {
             let same = "UPDATE registry_tags SET checked = $4 WHERE image = $1 AND tag = $2 AND digest = $3";
             let values = [image.into(), tag.as_str().as_bytes().into(), (&digest).into(), at.into()];
             if tx.execute(same, &values)? == 0 {
-                check_tag(tx, image, &tag, &digest, at)?;
+                check_tag(tx, &Place { id: image, name: &name, policy: &policy, at }, &tag, &digest)?;
             }
             Ok(true)
         });
@@ -110,14 +113,14 @@ impl Registry {
         upstream: &str,
         blob: &StoredBlob,
     ) -> Result<(), RegistryError> {
-        let _linking = self.shared.linking.read().await;
-        let (name, upstream, at) = (name.clone(), upstream.to_owned(), now());
+        let (name, upstream, policy) = (name.clone(), upstream.to_owned(), self.policy().of_others());
         let (digest, size) = (blob.digest(), blob.size());
-        let kept = self.records.write(move |tx| {
-            let image = ensure_cached(tx, &name, &upstream, at)?;
-            link(tx, image, &digest, size, at)
-        });
-        Ok(kept.await?)
+        self.write_beside_removals(move |tx| {
+            let at = now();
+            let id = ensure_cached(tx, &name, &upstream, at)?;
+            link(tx, &Place { id, name: &name, policy: &policy, at }, &digest, size)
+        })
+        .await
     }
 
     /// Makes a blob part of an image without asking the upstream, if a manifest that the upstream sent says that the image
@@ -142,13 +145,14 @@ impl Registry {
         if self.blobs.stat(digest).await?.is_none() {
             return Ok(false);
         }
-        let _linking = self.shared.linking.read().await;
-        let at = now();
-        let adopted = self.records.write(move |tx| match adoptable(tx, &name, &upstream, &wanted)? {
-            Some((image, size)) => link(tx, image, &wanted, size, at).map(|()| true),
+        let policy = self.policy().of_others();
+        self.write_beside_removals(move |tx| match adoptable(tx, &name, &upstream, &wanted)? {
+            Some((id, size)) => {
+                link(tx, &Place { id, name: &name, policy: &policy, at: now() }, &wanted, size).map(|()| true)
+            }
             None => Ok(false),
-        });
-        Ok(adopted.await?)
+        })
+        .await
     }
 }
 

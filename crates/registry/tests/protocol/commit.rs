@@ -1,9 +1,12 @@
 //! Making images visible from inside the program; on SQLite and on PostgreSQL.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use model::Tag;
+use model::{ImagePattern, Tag, TagPattern};
 use oci::media_type;
-use registry::{Reference, Registry, RegistryError};
+use registry::retention::plan::Rule;
+use registry::{Policy, Quota, Reference, Registry, RegistryError, Undo};
 use store::{BlobLease, Blobs, Location, Records};
 use tempfile::TempDir;
 
@@ -66,12 +69,12 @@ async fn commit_is_whole_and_idempotent() {
         assert!(registry.blob(&name("alice/other"), &layer).await.unwrap().is_none());
         assert_eq!(registry.images(None, 10).await.unwrap().entries, std::slice::from_ref(&image));
         // Its blobs stand as long as it does.
-        registry.collect(model::Timestamp(i64::MAX)).await.unwrap();
+        registry.collect(model::Timestamp(i64::MAX), true).await.unwrap();
         assert!(registry.exists_with_children(&image, &digest).await.unwrap());
         assert!(matches!(registry.delete_blob(&image, &layer).await, Err(RegistryError::InUse { .. })));
         registry.delete_manifest(&image, &digest).await.unwrap();
         assert!(registry.tags(&image, None, 10).await.unwrap().unwrap().entries.is_empty());
-        assert_eq!(registry.collect(model::Timestamp(i64::MAX)).await.unwrap().removed, 2);
+        assert_eq!(registry.collect(model::Timestamp(i64::MAX), true).await.unwrap().removed, 2);
         assert_eq!(registry.blobs().stat(&layer).await.unwrap(), None);
     }
 }
@@ -120,5 +123,48 @@ async fn many_at_once_on_one_tag() {
         }
         let latest = registry.tags(&name("alice/site"), None, 10).await.unwrap().unwrap().entries[0].1;
         assert!(registry.exists_with_children(&name("alice/site"), &latest).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn rules_undo_quotas_and_freezing_are_the_same_on_both() {
+    for (_dir, registry) in registries().await {
+        let all = ImagePattern::all();
+        let rule = Rule {
+            images: all.clone(),
+            tags: TagPattern::all(),
+            keep_newest: Some(0),
+            keep_younger: None,
+            keep_pulled_within: None,
+            untagged_older_than: Some(0),
+        };
+        let quota = Quota { images: "alice/*".parse().unwrap(), bytes: 10_000 };
+        let policy = Policy { retention: vec![rule], quotas: vec![quota], grace: Duration::ZERO, ..Policy::default() };
+        registry.configure(policy).await.unwrap();
+        let lease = registry.blobs().lease("a build");
+        let (config, layer) = (put(&registry, &lease, b"{}").await, put(&registry, &lease, b"layer").await);
+        let (image, bytes) = (name("alice/site"), Bytes::from(manifest(config, 2, layer, 5)));
+        let kind = media_type::OCI_MANIFEST;
+        let digest = registry.commit(&lease, &image, bytes.clone(), kind, &tags(&["v1", "v2"])).await.unwrap();
+        let used = registry.quotas().await.unwrap()[0].used;
+        assert_eq!(used, 7 + bytes.len() as u64);
+        let later = model::Timestamp(i64::MAX);
+        assert_eq!(registry.retain(&all, later, true, None).await.unwrap().deleted, 3);
+        let undo = Undo { images: all.clone(), tags: None, since: Some(model::Timestamp(0)) };
+        assert_eq!(registry.deleted(&undo, 10).await.unwrap().len(), 3);
+        registry.collect(std::time::SystemTime::now().into(), true).await.unwrap();
+        let undone = registry.undo(&undo).await.unwrap();
+        assert!(undone.iter().all(|it| it.refused.is_none()), "{undone:?}");
+        assert!(registry.exists_with_children(&image, &digest).await.unwrap());
+        assert_eq!(registry.tags(&image, None, 10).await.unwrap().unwrap().entries.len(), 2);
+        assert_eq!(registry.quotas().await.unwrap()[0].used, used);
+        let (sender, mut events) = tokio::sync::mpsc::channel(100);
+        assert_eq!(registry.verify(&all, true, &sender).await.unwrap().problems, 0);
+        drop(sender);
+        while events.recv().await.is_some() {}
+        registry.freeze(all.clone(), "ada", "a move").await.unwrap();
+        let refused = registry.commit(&lease, &image, bytes, kind, &[]).await;
+        assert!(matches!(refused, Err(RegistryError::Frozen { .. })), "{refused:?}");
+        assert!(registry.thaw(&all).await.unwrap() && !registry.thaw(&all).await.unwrap());
     }
 }

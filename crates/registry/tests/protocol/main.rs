@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod clients;
+mod collection;
 mod commit;
 mod hostile;
 mod listing;

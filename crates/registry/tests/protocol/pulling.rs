@@ -90,6 +90,9 @@ async fn an_index_stands_on_its_manifests() {
     assert_eq!(delete(format!("manifests/{child}")).await.unwrap().status(), 202);
     assert_eq!(delete(format!("blobs/{}", sha256(b"layer"))).await.unwrap().status(), 202);
     assert_eq!(delete(format!("blobs/{}", sha256(b"layer"))).await.unwrap().status(), 404);
+    // Its bytes go when it can no longer be brought back.
+    assert_eq!(site.registry.blobs().stat(&sha256(b"layer")).await.unwrap(), Some(5));
+    site.registry.collect(Timestamp(i64::MAX), false).await.unwrap();
     assert_eq!(site.registry.blobs().stat(&sha256(b"layer")).await.unwrap(), None);
 }
 
@@ -101,10 +104,10 @@ async fn collecting_frees_what_nothing_refers_to() {
     let shared = site.push_blob("alice/site", b"shared").await;
     let mount = format!("/v2/alice/other/blobs/uploads/?mount={shared}&from=alice/site");
     assert_eq!(site.alice(Method::POST, &mount).send().await.unwrap().status(), 201);
-    assert_eq!(site.registry.collect(Timestamp(0)).await.unwrap().unlinked, 0, "all of them are younger");
+    assert_eq!(site.registry.collect(Timestamp(0), true).await.unwrap().unlinked, 0, "all of them are younger");
     let lease = site.registry.blobs().lease("a build");
     lease.hold(&loose);
-    let first = site.registry.collect(Timestamp(i64::MAX)).await.unwrap();
+    let first = site.registry.collect(Timestamp(i64::MAX), true).await.unwrap();
     assert_eq!((first.unlinked, first.removed, first.bytes), (3, 1, 6), "the leased one stays on disk");
     assert_eq!(site.registry.blobs().stat(&loose).await.unwrap(), Some(5));
     assert_eq!(site.registry.blobs().stat(&shared).await.unwrap(), None);

@@ -22,6 +22,7 @@ pub struct Site {
     /// Host and port.
     pub host: String,
     pub registry: Registry,
+    pub records: Records,
     pub access: Access,
     pub admin: String,
     pub alice: String,
@@ -41,17 +42,16 @@ impl Site {
             tokens.push(secret.expose().to_owned());
         }
         access.put_repository(&"alice/open".parse().unwrap(), true).await.unwrap();
-        drop(records);
         let host = serve(&registry, &access).await;
         let (alice, bob) = (tokens.remove(0), tokens.remove(0));
-        Self { dir, host, registry, access, admin, alice, bob, http: reqwest::Client::new() }
+        Self { dir, host, registry, records, access, admin, alice, bob, http: reqwest::Client::new() }
     }
 
     /// Stops nothing, but serves the same data again with nothing in memory.
     pub async fn restart(&mut self) {
-        let (_, registry, access) = open(&self.dir).await;
+        let (records, registry, access) = open(&self.dir).await;
         self.host = serve(&registry, &access).await;
-        (self.registry, self.access) = (registry, access);
+        (self.registry, self.records, self.access) = (registry, records, access);
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {

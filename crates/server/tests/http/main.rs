@@ -21,6 +21,7 @@ mod stopping;
 mod streams;
 mod tenants;
 mod tls;
+mod upkeep;
 mod upstreams;
 mod webhooks;
 mod world;

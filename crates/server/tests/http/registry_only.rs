@@ -15,10 +15,8 @@ struct Alone {
 impl Alone {
     async fn start(anonymous: &[Anonymous]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut spec = ServerSpec {
-            registry: Some(RegistrySpec { anonymous: anonymous.to_vec(), ..RegistrySpec::default() }),
-            ..ServerSpec::default()
-        };
+        let registry = RegistrySpec { anonymous: anonymous.to_vec(), ..RegistrySpec::default() };
+        let mut spec = ServerSpec { registry: Some(registry), ..ServerSpec::default() };
         spec.listeners[0].address = ([127, 0, 0, 1], 0).into();
         let running = server::start(ServeOptions { data: dir.path().join("data"), spec }).await.unwrap();
         let client = Client::builder().no_proxy().build().unwrap();

@@ -24,6 +24,7 @@ enum Fresh {
     Repository,
     Secret,
     Target,
+    Freeze,
 }
 
 /// What is answered to nobody, somebody else, members who may read and write and administer, and the server's
@@ -130,6 +131,22 @@ fn machines() -> Vec<Row> {
     ]
 }
 
+fn upkeep() -> Vec<Row> {
+    let (retention, freezes, works) = ("/registry/retention", "/registry/freezes", r#"{"images":"works/**"}"#);
+    vec![
+        row(("GET", retention), "/registry/retention?images=works/**", MANAGERS),
+        row(("POST", retention), retention, MANAGERS).body(works),
+        row(("POST", "/registry/gc"), "/registry/gc", SERVER).body("{}"),
+        row(("GET", freezes), freezes, SOMEBODY),
+        row(("POST", freezes), freezes, MANAGERS).body(r#"{"images":"works/{fresh}"}"#),
+        row(("DELETE", freezes), "/registry/freezes?images=works/{fresh}", MANAGERS_DO).on(Fresh::Freeze),
+        row(("GET", "/registry/verify"), "/registry/verify?images=works/**", MANAGERS),
+        row(("GET", "/registry/deleted"), "/registry/deleted?images=works/**", MANAGERS),
+        row(("POST", "/registry/undo"), "/registry/undo", MANAGERS).body(works),
+        row(("GET", "/registry/quotas"), "/registry/quotas", SERVER),
+    ]
+}
+
 fn repositories() -> Vec<Row> {
     let (secrets, dispatches) = ("/repositories/{owner}/{name}/secrets", "/repositories/{owner}/{name}/dispatches");
     vec![
@@ -185,7 +202,8 @@ fn runs() -> Vec<Row> {
 }
 
 fn table() -> Vec<Row> {
-    people().into_iter().chain(machines()).chain(repositories()).chain(records()).chain(runs()).collect()
+    let rows = people().into_iter().chain(machines()).chain(upkeep());
+    rows.chain(repositories()).chain(records()).chain(runs()).collect()
 }
 
 /// The paths of a router's source, with their methods.
@@ -264,6 +282,10 @@ async fn make(world: &World, fresh: Fresh, number: usize) -> String {
             let path = format!("/repositories/works/engine/secrets/{name}");
             let body = json!({ "value": "v" }).to_string();
             assert_eq!(world.api("PUT", &path, Some(&world.admin), Some(&body)).await.status, 200);
+        }
+        Fresh::Freeze => {
+            let body = json!({ "images": format!("works/{name}") }).to_string();
+            assert_eq!(world.api("POST", "/registry/freezes", Some(&world.admin), Some(&body)).await.status, 200);
         }
         Fresh::Target => world.apply(&target(&name, "other")).await,
     }
