@@ -189,8 +189,8 @@ fn check_issuer<'a>(
 fn check_address(at: &str, url: &str) -> Result<(), String> {
     let local = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
     let is_local =
-        |prefix: &&str| url.strip_prefix(*prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']));
-    if url.starts_with("https://") || local.iter().any(|prefix| is_local(&prefix)) {
+        |prefix: &str| url.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']));
+    if url.starts_with("https://") || local.into_iter().any(is_local) {
         Ok(())
     } else {
         Err(format!("{at}: {url:?} does not begin with https://"))

@@ -41,8 +41,9 @@ impl Alone {
         let log = self.path("log");
         let said = || std::fs::read_to_string(&log).unwrap_or_default();
         let mut daemon = Daemon::start(command, &log);
-        daemon.wait(|| said().contains(SERVES) && said().ends_with('\n'));
+        let serves = daemon.serves(|| said().contains(SERVES) && said().ends_with('\n'));
         let said = said();
+        assert!(serves, "the registry ended: {said}");
         let address = said.split_once(SERVES).unwrap().1.split_whitespace().next().unwrap();
         self.host = address.to_owned();
         self.daemon = Some(daemon);
