@@ -57,11 +57,13 @@ fn subscription(webhook: &Webhook) -> Subscription {
 
 /// Tells the receivers until the server stops; then the pulls of the last moment are put into the outbox.
 pub(crate) async fn run(core: Core, sender: Sender) {
-    tokio::select! {
-        () = sender.run() => {}
-        () = core.registry.tell_pulls() => {}
-        () = core.stopped() => {}
-    }
+    let telling = async {
+        tokio::select! {
+            () = core.registry.tell_pulls() => {}
+            () = core.stopped() => {}
+        }
+    };
+    tokio::join!(sender.run(core.stopped()), telling);
     if let Err(error) = core.registry.flush_pulls().await {
         tracing::warn!(%error, "the last pulls could not be put into the outbox");
     }

@@ -19,9 +19,9 @@ use crate::sign::signature;
 /// Messages that are sent at the same time.
 const BATCH: usize = 16;
 /// How long a receiver may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// For how long a message is this sender's: longer than any receiver may take.
-const CLAIM: Duration = Duration::from_secs(60);
+const CLAIM: Duration = Duration::from_secs(30);
 /// How long a sender sleeps at most: another replica may have died with a message in its hands.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// How long a message that arrived is remembered.
@@ -86,8 +86,10 @@ impl Sender {
         Ok(Self { records, receivers, signal, client: client.build().map_err(SenderError::Client)? })
     }
 
-    /// Sends what is due, and waits for more, for as long as it is polled.
-    pub async fn run(&self) {
+    /// Sends what is due, and waits for more, until `stop` ends. What is being sent then is sent and noted first: nobody
+    /// else would take it up before its claim is over.
+    pub async fn run(&self, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
         loop {
             let pause = match self.send_due().await {
                 Ok(pause) => pause,
@@ -96,24 +98,23 @@ impl Sender {
                     Duration::from_secs(1)
                 }
             };
-            let _ = tokio::time::timeout(pause.min(LONGEST_SLEEP), self.signal.notified()).await;
+            tokio::select! {
+                biased;
+                () = &mut stop => return,
+                _ = tokio::time::timeout(pause.min(LONGEST_SLEEP), self.signal.notified()) => {}
+            }
         }
     }
 
-    /// Sends everything that is due, and says how long nothing will be.
+    /// Sends what is due, as much as is sent at one time, and says how long nothing will be.
     ///
     /// # Errors
     /// When the records fail. What was sent and could not be noted is sent again.
     pub async fn send_due(&self) -> Result<Duration, RecordsError> {
-        loop {
-            let at = now();
-            let claimed = self.records.write(move |tx| outbox::claim(tx, at, millis(CLAIM), BATCH)).await?;
-            if claimed.is_empty() {
-                break;
-            }
-            for (message, attempt) in join_all(claimed.into_iter().map(|message| self.send(message))).await {
-                self.note(message, attempt).await?;
-            }
+        let at = now();
+        let claimed = self.records.write(move |tx| outbox::claim(tx, at, millis(CLAIM), BATCH)).await?;
+        for (message, attempt) in join_all(claimed.into_iter().map(|message| self.send(message))).await {
+            self.note(message, attempt).await?;
         }
         let (at, before) = (now(), Timestamp(now().0.saturating_sub(millis(REMEMBERED))));
         let next = self.records.write(move |tx| {

@@ -96,7 +96,7 @@ async fn a_receiver_that_fails_is_asked_again_later() {
     // Whoever waits for the signal or the time sends it then.
     let running = tokio::spawn({
         let sender = Arc::clone(&world.sender);
-        async move { sender.run().await }
+        async move { sender.run(std::future::pending()).await }
     });
     let arrived = async {
         while world.entry().await.state != outbox::State::Done {

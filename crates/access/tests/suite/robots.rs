@@ -119,7 +119,7 @@ pub async fn a_robot_ends_at_the_next_request(place: Place) {
     assert!(matches!(access.remove_robot(id).await, Err(AccessError::NoRobot(_))));
 
     // One whose time ends while what it may do is remembered.
-    let soon = Timestamp(in_a_minute().0 - 59_000);
+    let soon = Timestamp(in_a_minute().0 - 50_000);
     let new = NewRobot { expires: soon, ..robot(None, "brief", &["alice/*"], &[RobotAction::Pull]) };
     let (_, brief, secret) = made(&access, new).await;
     let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
