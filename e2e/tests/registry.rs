@@ -5,8 +5,8 @@
 
 #[path = "registry/alone.rs"]
 mod alone;
-#[path = "registry/crane.rs"]
-mod crane;
+#[path = "registry/go.rs"]
+mod go;
 #[path = "registry/official.rs"]
 mod official;
 
@@ -181,7 +181,7 @@ fn docker_pushes_pulls_and_runs() {
 
 #[test]
 fn crane_copies_lists_and_deletes() {
-    let Some(program) = crane::program() else { return };
+    let Some(program) = go::crane() else { return };
     both(|alone| {
         let (base, copy) = (alone.name("demo/base:1"), alone.name("demo/crane:1"));
         let crane = |arguments: &[&str]| {
@@ -209,6 +209,7 @@ fn crane_copies_lists_and_deletes() {
 
 #[test]
 fn the_official_suites_pass() {
-    official::run(&Alone::start(&["--anonymous", "pull,push"]));
-    official::run(&Alone::start(&[]));
+    let programs = official::programs();
+    official::run(&programs, &Alone::start(&["--anonymous", "pull,push"]));
+    official::run(&programs, &Alone::start(&[]));
 }

@@ -1,13 +1,14 @@
-//! The distribution specification's own conformance programs, if they are at hand: the test binary of version 1.1 and the
-//! program that took its place. Each is told to test everything.
+//! The distribution specification's own conformance programs: the test binary of version 1.1, which is built from the Go
+//! module `e2e/conformance`, and the program that took its place, if it is at hand. Each is told to test everything.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::alone::Alone;
+use crate::go;
 
-/// Names the programs, separated by colons.
+/// Names further programs, separated by colons.
 const PROGRAMS: &str = "OCI_CONFORMANCE";
 
 /// Both are configured by variables and ignore each other's.
@@ -30,15 +31,17 @@ const SETTINGS: &[(&str, &str)] = &[
     ("OCI_DATA_SHA512", "true"),
 ];
 
+/// The programs that can be had.
+pub fn programs() -> Vec<PathBuf> {
+    let named = std::env::var_os(PROGRAMS).unwrap_or_default();
+    let named = std::env::split_paths(&named).filter(|path| !path.as_os_str().is_empty());
+    go::conformance().into_iter().chain(named).collect()
+}
+
 /// Runs them against a registry; each must end well.
-pub fn run(alone: &Alone) {
-    let programs = std::env::var_os(PROGRAMS).unwrap_or_default();
-    if programs.is_empty() {
-        eprintln!("skipped: {PROGRAMS} names no conformance programs of the distribution specification");
-        return;
-    }
-    for program in std::env::split_paths(&programs) {
-        println!("{}: {}", program.display(), verdict(&program, alone));
+pub fn run(programs: &[PathBuf], alone: &Alone) {
+    for program in programs {
+        println!("{}: {}", program.display(), verdict(program, alone));
     }
 }
 

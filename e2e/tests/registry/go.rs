@@ -1,0 +1,35 @@
+//! Go programs that speak with registries, each built from a small Go module of ours that pins it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use e2e::installed;
+
+/// crane; nothing if it cannot be built here, which is printed.
+pub fn crane() -> Option<PathBuf> {
+    built("crane", &["build"], "github.com/google/go-containerregistry/cmd/crane")
+}
+
+/// The conformance suite of the distribution specification, version 1.1; nothing if it cannot be built here, which is
+/// printed.
+pub fn conformance() -> Option<PathBuf> {
+    built("conformance", &["test", "-c"], "github.com/opencontainers/distribution-spec/conformance")
+}
+
+fn built(module: &str, arguments: &[&str], package: &str) -> Option<PathBuf> {
+    if !installed("go") {
+        return None;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join(module);
+    let mut command = Command::new("go");
+    command.current_dir(root.join(module)).env("CGO_ENABLED", "0").args(arguments).args(["-mod=readonly", "-o"]);
+    let output = command.arg(&built).arg(package).output().unwrap();
+    if output.status.success() {
+        return Some(built);
+    }
+    // Too old a compiler, or no module proxy.
+    let why = String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned();
+    eprintln!("skipped: {module} cannot be built: {why}");
+    None
+}
