@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use config::ServerSpec;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use hyper::body::Incoming;
 use serde_json::json;
 use tokio::task::JoinHandle;
@@ -23,7 +23,7 @@ use crate::exchange::Exchange;
 use crate::kind::Kind;
 use crate::limits::{Limits, Refused};
 use crate::metrics::Metrics;
-use crate::origin::{ListenerRules, Origin, Scheme};
+use crate::origin::{ListenerRules, Misdirected, Origin, Scheme};
 use crate::patience::Patient;
 use crate::problem::Problem;
 use crate::serve::StartError;
@@ -131,7 +131,14 @@ impl Edge {
 
 fn admit(request: &Request, ends: Ends, rules: &ListenerRules) -> Result<Origin, Problem> {
     let authority = request.uri().authority().map(http::uri::Authority::as_str);
-    let origin = rules.resolve(ends, authority, request.headers()).map_err(|error| {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    // Over HTTP/2 a Host header repeats the authority (RFC 9113, section 8.3.1): one that says something else is neither.
+    let contradiction = authority.zip(host).filter(|(authority, host)| !authority.eq_ignore_ascii_case(host));
+    let resolved = match contradiction.filter(|_| request.version() == Version::HTTP_2) {
+        Some((_, host)) => Err(Misdirected(host.to_owned())),
+        None => rules.resolve(ends, authority, request.headers()),
+    };
+    let origin = resolved.map_err(|error| {
         let problem = Problem::new(StatusCode::MISDIRECTED_REQUEST, error.to_string());
         problem.hint("add the name to `hosts` of the listener in the server's file")
     })?;
