@@ -107,6 +107,12 @@ fn podman_pushes_and_pulls() {
         done(podman("pull").arg("--tls-verify=false").args(alone.creds("--creds")).arg(&copy));
         let digest = done(podman("image").args(["inspect", "--format", "{{.Digest}}", &copy]));
         assert_eq!(digest, alone.digest("demo/podman", "1"));
+        let (ours, theirs) = archives(alone);
+        done(podman("rmi").arg("--all").arg("--force"));
+        done(podman("load").args(["--input", &ours]));
+        done(podman("save").args(["--output", &theirs, &base]));
+        alone.image(&["load", &theirs, &alone.name("demo/podman:2")]);
+        assert_eq!(config(alone, "demo/podman:2"), config(alone, "demo/base:1"));
     });
 }
 
@@ -176,7 +182,30 @@ fn docker_pushes_pulls_and_runs() {
         assert_eq!(pulled.split_once('@').unwrap().1, alone.digest("demo/docker", "1"));
         assert_eq!(done(&mut docker(&["run", "--rm", "--network", "none", &copy, "echo", "it runs"])), "it runs");
         done(&mut docker(&["rmi", "--force", &copy]));
+        let (ours, theirs) = archives(alone);
+        done(&mut docker(&["load", "--input", &ours]));
+        assert_eq!(done(&mut docker(&["run", "--rm", "--network", "none", &base, "echo", "loaded"])), "loaded");
+        done(&mut docker(&["save", "--output", &theirs, &base]));
+        done(&mut docker(&["rmi", "--force", &base]));
+        alone.image(&["load", &theirs, &copy]);
+        assert_eq!(config(alone, "demo/docker:1"), config(alone, "demo/base:1"));
+        done(&mut docker(&["pull", &copy]));
+        done(&mut docker(&["rmi", "--force", &copy]));
     });
+}
+
+/// The base image, saved for other programs, and where they save theirs.
+fn archives(alone: &Alone) -> (String, String) {
+    let [ours, theirs] = ["ours.tar", "theirs.tar"].map(|name| alone.path(name).display().to_string());
+    alone.image(&["save", &alone.name("demo/base:1"), &ours]);
+    (ours, theirs)
+}
+
+/// The digest of an image's configuration, by which other programs know it.
+fn config(alone: &Alone, image: &str) -> String {
+    let manifest = alone.image(&["inspect", "--raw", &alone.name(image)]);
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    manifest["config"]["digest"].as_str().unwrap().to_owned()
 }
 
 #[test]

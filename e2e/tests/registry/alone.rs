@@ -99,6 +99,17 @@ impl Alone {
         e2e::push_base(image, tag, |method, path, kind, bytes| self.send(method, path, kind, bytes));
     }
 
+    /// A `towpath image` command of somebody who may use this registry.
+    pub fn image(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(e2e::program(e2e::Program::Debug));
+        command.arg("image").args(arguments).args(["--plain-http", &self.host]);
+        command.env("REGISTRY_AUTH_FILE", self.path("none.json"));
+        if let Some(token) = &self.token {
+            command.args(["--user", "admin", "--password", "env:THE_TOKEN"]).env("THE_TOKEN", token);
+        }
+        done(&mut command)
+    }
+
     fn ask(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> ureq::http::Response<ureq::Body> {
         let mut request = ureq::http::Request::builder().method(method).uri(format!("http://{}{path}", self.host));
         if let Some(token) = &self.token {
