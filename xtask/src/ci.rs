@@ -6,6 +6,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+/// What the tests may not skip, separated by commas.
+const REQUIRED: &str = "conformance";
+
 /// What the test runs said.
 #[derive(Default)]
 struct Tally {
@@ -58,6 +61,7 @@ fn tests(arguments: &[&str], tally: &mut Tally) -> Result<(), String> {
     let mut child = Command::new(env!("CARGO"))
         .args(arguments)
         .args(["--", "--show-output"])
+        .env("TOWPATH_REQUIRE", REQUIRED)
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| format!("the tests cannot be started: {error}"))?;

@@ -20,7 +20,10 @@ const SETTINGS: &[(&str, &str)] = &[
     ("OCI_HIDE_SKIPPED_WORKFLOWS", "0"),
     ("OCI_NAMESPACE", "first/repository"),
     ("OCI_CROSSMOUNT_NAMESPACE", "second/repository"),
+    ("OCI_AUTOMATIC_CROSSMOUNT", "1"),
     ("OCI_TLS", "disabled"),
+    // A token that is kept is for one image, and so for no mount.
+    ("OCI_CACHE_AUTH", "false"),
     ("OCI_VERSION", "dev"),
     ("OCI_REPO1", "third/repository"),
     ("OCI_REPO2", "fourth/repository"),
@@ -29,6 +32,17 @@ const SETTINGS: &[(&str, &str)] = &[
     ("OCI_API_MANIFESTS_DIGEST_HEADER", "true"),
     ("OCI_API_MANIFESTS_TAG_PARAM", "true"),
     ("OCI_DATA_SHA512", "true"),
+];
+
+/// What a suite cannot run in one go with the rest: setup of a registry that nobody may push to, what a mount that fails
+/// is answered with when it does not fail, and the other one of two settings. With accounts, a mount that names no source
+/// comes with a token that is for no other image.
+const SKIPS: &[&str] = &[
+    "Pull Setup Get tag name from environment",
+    "Content Discovery Setup Populate registry with test tags (no push)",
+    "Push Cross-Repository Blob Mount Cross-mounting of nonexistent blob should yield session id",
+    "Push Cross-Repository Blob Mount Cross-mounting without from, and automatic content discovery disabled",
+    "mount anonymous/blob-mount-anonymous",
 ];
 
 /// The programs that can be had.
@@ -55,8 +69,6 @@ fn verdict(program: &Path, alone: &Alone) -> String {
     command.env("OCI_RESULTS_DIR", &results);
     if let Some(token) = alone.token() {
         command.env("OCI_USERNAME", "admin").env("OCI_PASSWORD", token);
-    } else {
-        command.env("OCI_AUTOMATIC_CROSSMOUNT", "1");
     }
     // It says more than a pipe holds.
     let log = alone.path("conformance.log");
@@ -64,7 +76,17 @@ fn verdict(program: &Path, alone: &Alone) -> String {
     let status = command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).status().unwrap();
     let said = std::fs::read_to_string(&log).unwrap();
     assert!(status.success(), "{}: {status}\n{said}", program.display());
+    let report = std::fs::read_to_string(results.join("junit.xml")).unwrap();
+    let skipped = skipped(&report);
+    let surprising: Vec<_> = skipped.iter().filter(|name| !SKIPS.iter().any(|known| name.contains(known))).collect();
+    assert!(surprising.is_empty(), "{} skipped {surprising:#?}", program.display());
     let counts = ["Passed", "Skip..", "Pass..", "FAIL..", "Total.."];
     let lines: Vec<_> = said.lines().filter(|line| counts.iter().any(|count| line.contains(count))).collect();
     lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(", ")
+}
+
+/// The names of the test cases that were skipped, of a report that has one tag a line.
+fn skipped(report: &str) -> Vec<&str> {
+    let cases = report.split("<testcase ").skip(1).filter(|case| case.contains("status=\"skipped\""));
+    cases.filter_map(|case| case.split_once("name=\"")?.1.split('"').next()).collect()
 }

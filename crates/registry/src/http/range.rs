@@ -14,7 +14,7 @@ pub(super) enum Wanted {
 }
 
 /// Reads a `Range` header (RFC 9110) for content of `size` bytes. More than one range at a time is answered with
-/// everything, as the RFC allows.
+/// everything, as the RFC allows; so is what cannot be read, but a range that ends before it begins is refused.
 pub(super) fn wanted(header: Option<&str>, size: u64) -> Wanted {
     let Some(spec) = header.and_then(|text| text.trim().strip_prefix("bytes=")) else { return Wanted::All };
     let Some((first, last)) = spec.split_once('-') else { return Wanted::All };
@@ -23,6 +23,7 @@ pub(super) fn wanted(header: Option<&str>, size: u64) -> Wanted {
     }
     let range = match (number(first), number(last)) {
         (Some(first), Some(last)) if first <= last => first..last.saturating_add(1).min(size),
+        (Some(_), Some(_)) => return Wanted::Nothing,
         (Some(first), None) if last.trim().is_empty() => first..size,
         (None, Some(suffix)) if first.trim().is_empty() => size.saturating_sub(suffix)..size,
         _ => return Wanted::All,
@@ -63,7 +64,7 @@ mod tests {
             (Some("bytes=9-100"), Wanted::Part(9..10)),
             (Some("bytes=10-"), Wanted::Nothing),
             (Some("bytes=-0"), Wanted::Nothing),
-            (Some("bytes=4-2"), Wanted::All),
+            (Some("bytes=4-2"), Wanted::Nothing),
             (Some("bytes=0-1,3-4"), Wanted::All),
             (Some("bytes=x-"), Wanted::All),
             (Some("bytes=+1-2"), Wanted::All),
