@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::join_all;
 use model::Timestamp;
@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const CLAIM: Duration = Duration::from_secs(30);
 /// How long a sender sleeps at most: another replica may have died with a message in its hands.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// How often those that are remembered longer are forgotten.
+const FORGET: Duration = Duration::from_secs(60 * 60);
 /// How long a message that arrived is remembered.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Bytes of a receiver's answer that are kept with a failure.
@@ -90,7 +92,14 @@ impl Sender {
     /// else would take it up before its claim is over.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
+        let mut forgotten = None::<Instant>;
         loop {
+            if forgotten.is_none_or(|at| at.elapsed() >= FORGET) {
+                forgotten = Some(Instant::now());
+                if let Err(error) = self.forget().await {
+                    tracing::warn!(%error, "messages that arrived long ago cannot be forgotten");
+                }
+            }
             let pause = match self.send_due().await {
                 Ok(pause) => pause,
                 Err(error) => {
@@ -116,13 +125,15 @@ impl Sender {
         for (message, attempt) in join_all(claimed.into_iter().map(|message| self.send(message))).await {
             self.note(message, attempt).await?;
         }
-        let (at, before) = (now(), Timestamp(now().0.saturating_sub(millis(REMEMBERED))));
-        let next = self.records.write(move |tx| {
-            outbox::forget(tx, before)?;
-            outbox::next_due(tx)
-        });
-        let left = next.await?.map_or(i64::MAX, |due| due.0.saturating_sub(at.0).max(0));
+        let (at, next) = (now(), self.records.read(outbox::next_due).await?);
+        let left = next.map_or(i64::MAX, |due| due.0.saturating_sub(at.0).max(0));
         Ok(Duration::from_millis(left.unsigned_abs()))
+    }
+
+    /// Forgets messages that arrived so long ago that nobody sends them twice.
+    async fn forget(&self) -> Result<(), RecordsError> {
+        let before = Timestamp(now().0.saturating_sub(millis(REMEMBERED)));
+        self.records.write(move |tx| outbox::forget(tx, before)).await.map(drop)
     }
 
     async fn send(&self, message: Message) -> (Message, Attempt) {
