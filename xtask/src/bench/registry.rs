@@ -9,6 +9,7 @@ mod content;
 mod peer;
 mod report;
 mod serve;
+mod upkeep;
 mod work;
 
 use std::path::PathBuf;
@@ -24,7 +25,8 @@ pub(crate) fn registry(words: &[&str]) -> Result<(), String> {
         path if path.as_os_str().is_empty() => e2e::program(e2e::Program::Release),
         path => path,
     };
-    let ours = measure(Kind::Ours(program), &sizes)?;
+    let mut ours = measure(Kind::Ours(program.clone()), &sizes)?;
+    ours.extend(upkeep::measure(&program)?);
     let peer = match peer::find() {
         Some(program) => Some(measure(Kind::Peer(program), &sizes)?),
         None => {
