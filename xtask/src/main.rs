@@ -21,8 +21,8 @@ const USAGE: &str = "cargo xtask TASK
   fault path [--points N] [--seed S] [--at POINT] [--unsynced]
                                      kills the server at random and at named points, and compares the ends; with
                                      --unsynced a power cut takes everything and whatever was not synced
-  fault registry [--points N] [--seed S] [--unsynced | --full-disk]
-                                     the same for the registry alone, under mixed pushes and deletes of several clients";
+  fault registry [--points N] [--seed S] [--unsynced | --full-disk] [--program PATH]
+                                     the same for the registry alone, under mixed pushes, deletes, retention and collection";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,22 +1,29 @@
-//! `cargo xtask fault registry`: the registry is killed at many points of mixed pushes and deletes. What it acknowledged
-//! must be there, what it deleted must be gone, and nothing may be torn.
+//! `cargo xtask fault registry`: the registry is killed at many points of mixed pushes, deletes, retention and collection.
+//! What it acknowledged must be there, what it deleted must be gone, nothing may be torn, and nothing may be left over.
 
+mod back;
 mod book;
+mod collector;
 mod http;
 mod place;
 mod push;
 mod records;
+mod retained;
+mod settle;
 mod verify;
 mod work;
 mod worker;
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use book::Book;
+use collector::Freed;
 use http::Client;
 use place::{Kind, Place};
-use worker::{Shared, Worker};
+use worker::{Shared, Times, Worker};
 
 use crate::fault::plan::Random;
 
@@ -26,7 +33,7 @@ const CLIENTS: u64 = 4;
 const LONGEST: u64 = 220;
 /// A named point that is not passed within this is given up, and the server killed where it is.
 const PATIENCE: Duration = Duration::from_millis(700);
-/// Points between two looks at every byte.
+/// Points between two looks at every byte, and at what is left over.
 const THOROUGH: u64 = 20;
 /// Points between two lines that say how far it is.
 const EVERY: u64 = 100;
@@ -36,13 +43,16 @@ const SHOWN: usize = 5;
 const LONGEST_TEXT: usize = 500;
 /// How long clients go on after a full disk has room again.
 const RECOVERED: Duration = Duration::from_millis(120);
-/// How long the registry leaves a blob alone that no manifest refers to.
-const GRACE: Duration = Duration::from_secs(24 * 3600);
+/// The times that the registry goes by, as its file has them.
+const TIMES: Times =
+    Times { grace: Duration::from_secs(2), window: Duration::from_secs(2), uploads: Duration::from_secs(2) };
+/// Longer than any of them.
+const SETTLED: Duration = Duration::from_millis(2200);
 /// The most room of a disk that is called full, in bytes.
 const ROOM: u64 = 2 << 20;
 
 /// Where the server may be told to die, and how often the point is passed at most before that.
-const NAMED: [(&str, u64); 8] = [
+const NAMED: [(&str, u64); 16] = [
     ("any", 400),
     ("before-commit", 60),
     ("after-commit", 60),
@@ -51,6 +61,14 @@ const NAMED: [(&str, u64); 8] = [
     ("before-name-sync", 40),
     ("after-blob-sync", 40),
     ("after-upload-part", 20),
+    ("before-unlink", 2),
+    ("after-unlink", 2),
+    ("before-removal", 2),
+    ("after-removal", 2),
+    ("before-blob-removal", 8),
+    ("after-blob-aside", 8),
+    ("before-retention", 2),
+    ("after-retention", 2),
 ];
 
 /// What is wrong.
@@ -62,6 +80,8 @@ enum Wrong {
     Back,
     /// Something is there without what belongs to it, or with other bytes.
     Torn,
+    /// Something is there that nobody needs, after its time.
+    Leaked,
     /// A client was told something that it cannot make sense of.
     Answer,
 }
@@ -76,26 +96,30 @@ struct Finding {
 #[derive(Default)]
 struct Tally {
     points: u64,
-    /// Points at which the server died where it was told to.
-    named: u64,
+    /// How often the server died where it was told to, and how often it was told so, for each name.
+    named: BTreeMap<&'static str, (u64, u64)>,
     lost: usize,
     back: usize,
     torn: usize,
+    leaked: usize,
     answers: usize,
     /// How often the server's last words were printed.
     shown: usize,
     asked: u64,
+    freed: Freed,
 }
 
 impl Tally {
     fn clean(&self) -> bool {
-        self.lost + self.back + self.torn + self.answers == 0
+        self.lost + self.back + self.torn + self.leaked + self.answers == 0
     }
 
     fn line(&self) -> String {
-        let Self { points, named, lost, back, torn, answers, asked, .. } = self;
+        let Self { points, lost, back, torn, leaked, answers, asked, .. } = self;
+        let named: u64 = self.named.values().map(|(died, _)| died).sum();
         format!(
-            "{points} points ({named} named), {lost} lost, {back} back, {torn} torn, {answers} wrong answers of {asked}"
+            "{points} points ({named} named), {lost} lost, {back} back, {torn} torn, {leaked} left over, \
+             {answers} wrong answers of {asked}"
         )
     }
 }
@@ -103,6 +127,7 @@ impl Tally {
 struct Trial {
     seed: u64,
     kind: Kind,
+    program: PathBuf,
     random: Random,
     place: Place,
     books: Vec<Book>,
@@ -115,14 +140,21 @@ pub(crate) fn registry(words: &[&str]) -> Result<(), String> {
     let seed: u64 = crate::option(words, "--seed", now.as_secs())?;
     let kind = kind(words)?;
     let began = Instant::now();
-    let (books, place, tally) = (books(), Place::new(kind)?, Tally::default());
-    let mut trial = Trial { seed, kind, random: Random(seed), place, books, tally };
+    let program = match words.iter().position(|word| *word == "--program") {
+        Some(at) => words.get(at + 1).ok_or("--program needs a path")?.into(),
+        None => e2e::program(e2e::Program::Fault),
+    };
+    let (books, place, tally) = (books(), Place::new(kind, &program)?, Tally::default());
+    let mut trial = Trial { seed, kind, program, random: Random(seed), place, books, tally };
     println!("seed {seed}: {points} points, half of them at random times, half where the program is told to die");
     for _ in 0..points {
         trial.point()?;
     }
     trial.finish()?;
     println!("fault registry: {}", trial.tally.line());
+    println!("{}", trial.tally.freed.line());
+    let died = trial.tally.named.iter().map(|(name, (died, told))| format!("{name} {died} of {told}"));
+    println!("died at {}", died.collect::<Vec<_>>().join(", "));
     println!("seed {seed}, {:.0} s", began.elapsed().as_secs_f64());
     if trial.tally.clean() { Ok(()) } else { Err("fault registry: not everything was as it should be".into()) }
 }
@@ -149,18 +181,23 @@ fn books() -> Vec<Book> {
 impl Trial {
     /// Starts the server, looks at what the last death left, lets clients work, and kills it.
     fn point(&mut self) -> Result<(), String> {
-        let fault = self.tally.points.is_multiple_of(2).then(|| {
+        let thorough = self.tally.points.is_multiple_of(THOROUGH);
+        let fault = (!self.tally.points.is_multiple_of(2)).then(|| {
             let (name, most) = NAMED[usize::try_from(self.random.below(NAMED.len() as u64)).unwrap_or(0)];
-            format!("{name}:{}", 1 + self.random.below(most))
+            (name, format!("{name}:{}", 1 + self.random.below(most)))
         });
-        if !self.place.start(fault.as_deref())? {
+        let name = fault.as_ref().map(|(name, _)| *name);
+        if let Some(name) = name {
+            self.tally.named.entry(name).or_default().1 += 1;
+        }
+        if !self.place.start(fault.as_ref().map(|(_, fault)| fault.as_str()))? {
             // It died on its way up, where nobody was told anything.
-            self.tally.named += 1;
+            self.died(name);
             self.place.start(None)?;
         }
-        self.verify()?;
+        self.verify(thorough)?;
         if self.place.is_used_up() {
-            (self.place, self.books) = (Place::new(self.kind)?, books());
+            (self.place, self.books) = (Place::new(self.kind, &self.program)?, books());
             self.place.start(None)?;
         }
         self.tally.points += 1;
@@ -168,33 +205,50 @@ impl Trial {
             Kind::Small => self.work_on_a_full_disk()?,
             Kind::Plain | Kind::Unsynced => {
                 let delay = Duration::from_millis(2 + self.random.below(LONGEST));
-                self.work(fault.is_some(), delay, false);
+                self.work(name, delay, false);
             }
         }
         self.place.cut()?;
+        if self.place.was_started() {
+            let findings = records::used(&self.place.data())?;
+            self.report(&findings);
+        }
         if self.tally.points.is_multiple_of(EVERY) {
             println!("{}", self.tally.line());
         }
         Ok(())
     }
 
-    fn verify(&mut self) -> Result<(), String> {
-        let all = self.tally.points.is_multiple_of(THOROUGH);
-        self.each(false, |worker| worker.verify(all), wait);
+    /// It died where it was told to.
+    fn died(&mut self, name: Option<&'static str>) {
+        if let Some(name) = name {
+            self.tally.named.entry(name).or_default().0 += 1;
+        }
+    }
+
+    fn verify(&mut self, all: bool) -> Result<(), String> {
+        self.each(false, false, |worker| worker.verify(all), wait);
         if self.place.alive() {
             let findings = records::check(&self.place.data())?;
+            self.report(&findings);
+        }
+        if all && self.place.alive() {
+            let mut client = Client::new(self.place.address(), &self.place.token);
+            let (freed, findings) = settle::settle(&mut client, &self.place.data(), SETTLED)?;
+            self.tally.freed.add(freed);
             self.report(&findings);
         }
         Ok(())
     }
 
-    /// Clients work until the server dies: where it was told to, or after `delay`.
-    fn work(&mut self, told: bool, delay: Duration, full: bool) {
+    /// Clients work, and somebody collects, until the server dies: where it was told to, or after `delay`.
+    fn work(&mut self, told: Option<&'static str>, delay: Duration, full: bool) {
         let died = self.each(
             full,
+            true,
             |worker| worker.work(|| true),
             |place, _| {
-                let until = Instant::now() + if told { PATIENCE } else { delay };
+                let until = Instant::now() + if told.is_some() { PATIENCE } else { delay };
                 while place.alive() && Instant::now() < until {
                     std::thread::sleep(Duration::from_millis(1));
                 }
@@ -203,29 +257,48 @@ impl Trial {
                 died
             },
         );
-        self.tally.named += u64::from(told && died);
+        if died {
+            self.died(told);
+        }
     }
 
-    /// Clients work on a full disk, and go on when there is room again, unless the server dies before.
+    /// Clients work on a full disk, perhaps over a death and a start, and go on when there is room again.
     fn work_on_a_full_disk(&mut self) -> Result<(), String> {
-        let ballast = self.place.fill(self.random.below(ROOM))?;
+        let room = if self.random.below(2) == 0 { 0 } else { self.random.below(ROOM) };
+        let ballast = self.place.fill(room)?;
         let delay = Duration::from_millis(50 + self.random.below(LONGEST));
-        if self.random.below(3) == 0 {
-            self.work(false, delay, true);
-            drop(ballast);
-            return Ok(());
+        match self.random.below(3) {
+            0 => {
+                self.work(None, delay, true);
+                // An administrator cannot make room before it serves.
+                if let Err(why) = self.place.start(None) {
+                    self.report(&[Finding { wrong: Wrong::Answer, text: format!("on a full disk: {why}") }]);
+                    drop(ballast);
+                    return Ok(());
+                }
+                self.work(None, delay, true);
+                drop(ballast);
+            }
+            1 => {
+                self.work(None, delay, true);
+                drop(ballast);
+            }
+            _ => {
+                let until = Instant::now() + delay;
+                self.each(true, true, |worker| worker.work(|| Instant::now() < until), wait);
+                drop(ballast);
+                self.work(None, RECOVERED, false);
+            }
         }
-        let until = Instant::now() + delay;
-        self.each(true, |worker| worker.work(|| Instant::now() < until), wait);
-        drop(ballast);
-        self.work(false, RECOVERED, false);
         Ok(())
     }
 
-    /// Lets every client do something at the same time, while `watch` looks after the server.
+    /// Lets every client do something at the same time, beside one who collects if `collects`, while `watch` looks after
+    /// the server.
     fn each<T>(
         &mut self,
         full: bool,
+        collects: bool,
         task: impl Fn(&mut Worker<'_>) + Sync,
         watch: impl FnOnce(&mut Place, &Shared) -> T,
     ) -> T {
@@ -236,7 +309,7 @@ impl Trial {
             running: AtomicU64::new(CLIENTS),
             images: self.books.iter().map(|book| book.image.clone()).collect(),
             power_cut: self.kind == Kind::Unsynced,
-            grace: GRACE,
+            times: TIMES,
         };
         let (address, token) = (self.place.address(), self.place.token.clone());
         let (place, shared, task) = (&mut self.place, &shared, &task);
@@ -245,18 +318,26 @@ impl Trial {
             let (client, random) = (Client::new(address, &token), Random(self.random.below(u64::MAX)));
             workers.push(Worker { client, book, random, shared, findings: Vec::new() });
         }
-        let (watched, workers) = std::thread::scope(|scope| {
+        let random = Random(self.random.below(u64::MAX));
+        let (watched, workers, collected) = std::thread::scope(|scope| {
             let work = |mut worker: Worker<'_>| {
                 task(&mut worker);
                 shared.running.fetch_sub(1, Ordering::AcqRel);
                 (worker.book, worker.findings)
             };
             let threads: Vec<_> = workers.into_iter().map(|worker| scope.spawn(move || work(worker))).collect();
+            let collector = || collector::collect(address, &token, random, shared);
+            let collector = collects.then(|| scope.spawn(collector));
             let watched = watch(place, shared);
             shared.dead.store(!place.alive(), Ordering::Release);
-            (watched, threads.into_iter().filter_map(|thread| thread.join().ok()).collect::<Vec<_>>())
+            let workers = threads.into_iter().filter_map(|thread| thread.join().ok()).collect::<Vec<_>>();
+            (watched, workers, collector.and_then(|collector| collector.join().ok()))
         });
         self.tally.asked += shared.asked.load(Ordering::Relaxed);
+        if let Some((freed, findings)) = collected {
+            self.tally.freed.add(freed);
+            self.report(&findings);
+        }
         for (book, findings) in workers {
             self.books.push(book);
             self.report(&findings);
@@ -271,6 +352,7 @@ impl Trial {
                 Wrong::Lost => &mut tally.lost,
                 Wrong::Back => &mut tally.back,
                 Wrong::Torn => &mut tally.torn,
+                Wrong::Leaked => &mut tally.leaked,
                 Wrong::Answer => &mut tally.answers,
             } += 1;
             let text: String = text.chars().take(LONGEST_TEXT).collect();
@@ -285,9 +367,7 @@ impl Trial {
     /// The last look, at everything.
     fn finish(&mut self) -> Result<(), String> {
         self.place.start(None)?;
-        self.tally.points = self.tally.points.next_multiple_of(THOROUGH);
-        self.verify()?;
-        Ok(())
+        self.verify(true)
     }
 }
 

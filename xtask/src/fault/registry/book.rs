@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256, Sha512};
+
+use super::retained::Pushed;
 
 /// The media types that are pushed.
 pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -43,7 +45,7 @@ pub(super) enum State {
 pub(super) struct Blob {
     pub(super) content: Content,
     pub(super) state: State,
-    /// When the registry last said that the image has it.
+    /// When the registry was asked to put it into the image, or whether it is there: it stays for a grace from then on.
     pub(super) since: Instant,
 }
 
@@ -57,6 +59,8 @@ pub(super) struct Manifest {
     pub(super) state: State,
     /// Whether anything happened to it since it was last looked at.
     pub(super) touched: bool,
+    /// When its state was last set.
+    pub(super) changed: Instant,
 }
 
 /// An upload that was not finished.
@@ -70,6 +74,8 @@ pub(super) struct Upload {
     pub(super) sent: usize,
     /// Whether its end was sent.
     pub(super) finishing: bool,
+    /// When the last part was sent that was answered, or it was begun.
+    pub(super) since: Instant,
 }
 
 /// One image, which one client alone changes.
@@ -81,12 +87,16 @@ pub(super) struct Book {
     /// What each tag may point to; nothing where it may be absent. One entry is certain.
     pub(super) tags: BTreeMap<String, Vec<Option<String>>>,
     pub(super) uploads: Vec<Upload>,
+    /// What was pushed to the image that retention is about, the newest last.
+    pub(super) pushed: Vec<Pushed>,
+    /// The number of the last tag there.
+    pub(super) serial: u64,
 }
 
 impl Book {
     pub(super) fn new(image: String) -> Self {
         let (blobs, manifests, tags) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { image, blobs, manifests, tags, uploads: Vec::new() }
+        Self { image, blobs, manifests, tags, uploads: Vec::new(), pushed: Vec::new(), serial: 0 }
     }
 
     /// Whether a manifest that is there, or may be, refers to it.
@@ -95,14 +105,14 @@ impl Book {
         self.manifests.values().any(|it| it.state != State::Gone && uses(it))
     }
 
-    pub(super) fn set_blob(&mut self, content: &Content, state: State) {
-        let blob = Blob { content: content.clone(), state, since: Instant::now() };
+    pub(super) fn set_blob(&mut self, content: &Content, state: State, since: Instant) {
+        let blob = Blob { content: content.clone(), state, since };
         self.blobs.insert(content.digest.clone(), blob);
     }
 
     pub(super) fn set_manifest(&mut self, digest: &str, state: State) {
         if let Some(manifest) = self.manifests.get_mut(digest) {
-            (manifest.state, manifest.touched) = (state, true);
+            (manifest.state, manifest.touched, manifest.changed) = (state, true, Instant::now());
         }
     }
 
@@ -136,9 +146,47 @@ impl Book {
         self.manifests.values().filter(|it| it.state == State::There).collect()
     }
 
-    /// Forgets what is long gone: it was asked for often enough.
-    pub(super) fn forget(&mut self, most: usize) {
-        let gone = |it: &Manifest| it.state == State::Gone && !it.touched;
+    /// A manifest and everything it stands on, as far as that is known.
+    pub(super) fn closure(&self, digest: &str) -> (Vec<String>, Vec<String>) {
+        let (mut manifests, mut blobs, mut ahead) = (Vec::new(), Vec::new(), vec![digest.to_owned()]);
+        while let Some(next) = ahead.pop() {
+            if let Some(manifest) = self.manifests.get(&next) {
+                ahead.extend(manifest.children.iter().cloned());
+                blobs.extend(manifest.blobs.iter().cloned());
+            }
+            manifests.push(next);
+        }
+        (manifests, blobs)
+    }
+
+    /// A deleted manifest may be back, with what it stands on: nobody knows until it is looked at.
+    pub(super) fn may_be_back(&mut self, digest: &str) {
+        let (manifests, blobs) = self.closure(digest);
+        for digest in manifests {
+            if self.manifests.get(&digest).is_some_and(|it| it.state == State::Gone) {
+                self.set_manifest(&digest, State::Unsure);
+            }
+        }
+        let gone = |blob: &&mut Blob| blob.state == State::Gone;
+        let blobs: Vec<_> = blobs.iter().collect();
+        let known = self.blobs.iter_mut().filter(|(digest, _)| blobs.contains(digest)).map(|(_, blob)| blob);
+        known.filter(gone).for_each(|blob| blob.state = State::Unsure);
+    }
+
+    /// A deleted manifest is back, with what it stands on.
+    pub(super) fn is_back(&mut self, digest: &str, since: Instant) {
+        let (manifests, blobs) = self.closure(digest);
+        manifests.iter().for_each(|digest| self.set_manifest(digest, State::There));
+        for digest in blobs {
+            if let Some(blob) = self.blobs.get_mut(&digest) {
+                (blob.state, blob.since) = (State::There, since);
+            }
+        }
+    }
+
+    /// Forgets what is long gone, and cannot be brought back: it was asked for often enough.
+    pub(super) fn forget(&mut self, most: usize, window: Duration) {
+        let gone = |it: &Manifest| it.state == State::Gone && !it.touched && it.changed.elapsed() > window;
         while self.manifests.values().filter(|it| gone(it)).count() > most {
             let Some(digest) = self.manifests.values().find(|it| gone(it)).map(|it| it.content.digest.clone()) else {
                 break;

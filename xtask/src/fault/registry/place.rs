@@ -18,6 +18,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const TRIES: usize = 5;
 /// Bytes of a small disk.
 const SMALL: u64 = 96 << 20;
+/// What the server is told: everything that it does after a time it does after two seconds, and only when it is asked.
+const FILE: &str = "apiVersion: towpath.dev/v1alpha1
+kind: Towpath
+spec:
+  registry:
+    retention: [{images: 'fault/retained-*', keepNewest: 3, untagged: {olderThan: 0s}}]
+    quotas: [{images: '**', bytes: 1000GiB}]
+    collection: {every: 0s, grace: 2s, undoWindow: 2s, uploads: 2s}
+";
 /// The variable that the program looks at.
 const FAULT: &str = "TOWPATH_FAULT";
 
@@ -86,17 +95,22 @@ pub(super) struct Place {
 
 impl Place {
     /// A registry that was never started.
-    pub(super) fn new(kind: Kind) -> Result<Self, String> {
+    pub(super) fn new(kind: Kind, program: &Path) -> Result<Self, String> {
         let dir = tempfile::Builder::new().prefix("fault-registry-").tempdir().map_err(|error| error.to_string())?;
         let disk = kind.mount(&dir.path().join("disk"))?;
-        let program = e2e::program(e2e::Program::Fault);
+        std::fs::write(dir.path().join("towpath.yaml"), FILE).map_err(|error| error.to_string())?;
         let (address, token) = (SocketAddr::from(([127, 0, 0, 1], 0)), String::new());
-        Ok(Self { program, address, child: None, token, disk, dir })
+        Ok(Self { program: program.to_owned(), address, child: None, token, disk, dir })
     }
 
     /// The data directory.
     pub(super) fn data(&self) -> PathBuf {
         self.dir.path().join("disk/data")
+    }
+
+    /// Whether it served ever since it was made.
+    pub(super) const fn was_started(&self) -> bool {
+        !self.token.is_empty()
     }
 
     pub(super) const fn address(&self) -> SocketAddr {
@@ -131,7 +145,8 @@ impl Place {
     fn spawn(&self, fault: Option<&str>) -> Result<Child, String> {
         let log = File::options().create(true).append(true).open(self.log()).map_err(|error| error.to_string())?;
         let mut command = Command::new(&self.program);
-        command.args(["registry", "serve", "--anonymous", "pull,push", "--listen", &self.address.to_string()]);
+        command.args(["registry", "serve", "--config"]).arg(self.dir.path().join("towpath.yaml"));
+        command.args(["--anonymous", "pull,push", "--listen", &self.address.to_string()]);
         command.arg("--data").arg(self.data()).env("TOWPATH_LOG", "warn");
         if let Some(fault) = fault {
             command.env(FAULT, fault);

@@ -1,5 +1,7 @@
 //! The ways in which clients push a blob, and manifests over blobs.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
 use super::Wrong;
@@ -13,8 +15,9 @@ const PIECES: usize = 4;
 impl Worker<'_> {
     /// Pushes a blob in one of the ways there are. Whether the image has it now.
     pub(super) fn push_blob(&mut self, content: &Content) -> Result<bool, Stop> {
+        let since = Instant::now();
         if self.book.blobs.get(&content.digest).is_none_or(|blob| blob.state != State::There) {
-            self.book.set_blob(content, State::Unsure);
+            self.book.set_blob(content, State::Unsure, since);
         }
         let digest = &content.digest;
         let verdict = match self.random.below(5) {
@@ -45,7 +48,7 @@ impl Worker<'_> {
         };
         // What was refused may have come as far as the image: then it is the end of the upload that found no room.
         if verdict == Verdict::Done {
-            self.book.set_blob(content, State::There);
+            self.book.set_blob(content, State::There, since);
         }
         Ok(verdict == Verdict::Done)
     }
@@ -68,7 +71,7 @@ impl Worker<'_> {
     /// Sends a blob with several requests, the last of which may bring bytes as well.
     fn in_pieces(&mut self, location: String, content: &Content) -> Result<Verdict, Stop> {
         let (content, finishing) = (content.clone(), false);
-        let upload = Upload { location, content, acknowledged: 0, sent: 0, finishing };
+        let upload = Upload { location, content, acknowledged: 0, sent: 0, finishing, since: Instant::now() };
         self.book.uploads.push(upload.clone());
         let verdict = self.go_on(upload.clone())?;
         // What was refused stays where it was; the client does not come back to it.
@@ -91,16 +94,17 @@ impl Worker<'_> {
             let range = format!("{from}-{}", to - 1);
             let headers = [("Content-Range", range.as_str()), ("Content-Type", "application/octet-stream")];
             let path = upload.location.clone();
+            let sent = Instant::now();
             let answer =
                 self.send(&Ask { method: "PATCH", path: &path, headers: &headers, body: Some(&bytes[from..to]) })?;
-            let verdict = self.judge(&format!("PATCH {range}"), &answer, &[202], &[]);
+            let verdict = self.judge(&format!("PATCH {range}"), &answer, &[202], self.expired(&upload));
             if verdict != Verdict::Done {
                 return Ok(verdict);
             }
             if answer.header("range") != Some(&format!("0-{}", to - 1)) {
                 self.found(Wrong::Answer, format!("PATCH {range}: Range: {:?}", answer.header("range")));
             }
-            upload.acknowledged = to;
+            (upload.acknowledged, upload.since) = (to, sent);
             self.remember(&upload);
         }
         (upload.sent, upload.finishing) = (bytes.len(), true);
@@ -108,7 +112,12 @@ impl Worker<'_> {
         let path = joined(&upload.location, &upload.content.digest);
         let body = Some(&bytes[upload.acknowledged..]);
         let answer = self.send(&Ask { method: "PUT", path: &path, body, ..Ask::default() })?;
-        Ok(self.judge("PUT of an upload", &answer, &[201], &[]))
+        Ok(self.judge("PUT of an upload", &answer, &[201], self.expired(&upload)))
+    }
+
+    /// What is answered to a client that was away for too long.
+    fn expired(&self, upload: &Upload) -> &'static [u16] {
+        if self.shared.times.is_expired(upload.since) { &[404] } else { &[] }
     }
 
     fn remember(&mut self, upload: &Upload) {
@@ -122,7 +131,7 @@ impl Worker<'_> {
         let digest = manifest.content.digest.clone();
         let before = (self.book.manifests.get(&digest).cloned(), tag.map(|tag| self.book.tag(tag)));
         if before.0.as_ref().is_none_or(|it| it.state != State::There) {
-            (manifest.state, manifest.touched) = (State::Unsure, true);
+            (manifest.state, manifest.touched, manifest.changed) = (State::Unsure, true, Instant::now());
             self.book.manifests.insert(digest.clone(), manifest.clone());
         }
         if let Some(tag) = tag {
@@ -132,7 +141,10 @@ impl Worker<'_> {
         let headers = [("Content-Type", manifest.media_type)];
         let bytes = manifest.content.bytes.clone();
         let answer = self.send(&Ask { method: "PUT", path: &path, headers: &headers, body: Some(&bytes) })?;
-        let verdict = self.judge(&format!("PUT {path}"), &answer, &[201], &[]);
+        // What nothing held for a whole grace may be gone.
+        let whole = manifest.blobs.iter().chain(&manifest.children).all(|digest| self.is_protected(digest));
+        let refused: &[u16] = if whole { &[] } else { &[400] };
+        let verdict = self.judge(&format!("PUT {path}"), &answer, &[201], refused);
         match (verdict, before) {
             (Verdict::Done, _) => {
                 self.book.set_manifest(&digest, State::There);
@@ -181,9 +193,31 @@ impl Worker<'_> {
         Ok(Some(manifest(MANIFEST, &text, blobs, Vec::new())))
     }
 
-    /// As clients do: what the image has is not pushed again.
-    fn ensure(&mut self, content: &Content) -> Result<bool, Stop> {
-        if self.is_safe(&content.digest) && !self.one_in(4) { Ok(true) } else { self.push_blob(content) }
+    /// As clients do: what the image has is not pushed again, as far as they know or are told.
+    pub(super) fn ensure(&mut self, content: &Content) -> Result<bool, Stop> {
+        let asks = self.one_in(2);
+        let knows = self.is_safe(&content.digest) && !self.one_in(4);
+        if knows || (asks && self.has_blob(&content.digest)?) { Ok(true) } else { self.push_blob(content) }
+    }
+
+    /// Asks for a blob. One that is said to be there stays for half a grace at least.
+    fn has_blob(&mut self, digest: &str) -> Result<bool, Stop> {
+        let asked = Instant::now();
+        let path = self.path(&format!("blobs/{digest}"));
+        let answer = self.ask("HEAD", &path)?;
+        let half = asked.checked_sub(self.shared.times.grace / 2);
+        let protected = self.is_protected(digest);
+        let Some(blob) = self.book.blobs.get_mut(digest) else { return Ok(answer.status == 200) };
+        match (answer.status, blob.state) {
+            (200, State::There) => {
+                blob.since = half.map_or(blob.since, |half| half.max(blob.since));
+                return Ok(true);
+            }
+            (200, State::Gone) => self.found(Wrong::Back, format!("blob {digest} is back")),
+            (404, State::There) if protected => self.found(Wrong::Lost, format!("blob {digest} is not there")),
+            _ => {}
+        }
+        Ok(false)
     }
 
     /// An index over images that are pushed before it.
@@ -208,10 +242,11 @@ impl Worker<'_> {
 
 fn manifest(media_type: &'static str, text: &Value, blobs: Vec<String>, children: Vec<String>) -> Manifest {
     let content = Content::sha256(text.to_string().into_bytes());
-    Manifest { content, media_type, blobs, children, state: State::Unsure, touched: true }
+    let (state, changed) = (State::Unsure, Instant::now());
+    Manifest { content, media_type, blobs, children, state, touched: true, changed }
 }
 
-fn descriptor(media_type: &str, content: &Content) -> Value {
+pub(super) fn descriptor(media_type: &str, content: &Content) -> Value {
     json!({ "mediaType": media_type, "digest": content.digest, "size": content.bytes.len() })
 }
 

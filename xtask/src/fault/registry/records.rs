@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{Finding, Wrong};
@@ -57,8 +58,32 @@ pub(super) fn check(data: &Path) -> Result<Vec<Finding>, String> {
     Ok(findings)
 }
 
+/// The quotas, and what their images hold by the records.
+const USED: &str = "SELECT CAST(q.bytes AS TEXT) || ' ' || CAST((
+        SELECT COALESCE(SUM(size), 0) FROM registry_blobs) + (SELECT COALESCE(SUM(size), 0) FROM registry_manifests)
+    AS TEXT) FROM registry_quota_usage q WHERE q.images = '**'";
+
+/// Whether what is counted of the quota for everything is what there is. May be asked of the records of a dead server:
+/// a start counts anew.
+pub(super) fn used(data: &Path) -> Result<Vec<Finding>, String> {
+    let wrong = |line: &String| line.split_once(' ').is_none_or(|(counted, held)| counted != held);
+    let found = ask(data, USED)?.into_iter().filter(wrong);
+    let finding =
+        |line| Finding { wrong: Wrong::Torn, text: format!("a quota counts other bytes than there are: {line}") };
+    Ok(found.map(finding).collect())
+}
+
+/// The first column of an answer, as texts.
+pub(super) fn ask(data: &Path, sql: &str) -> Result<Vec<String>, String> {
+    let path = data.join("towpath.db");
+    let failed = |error: rusqlite::Error| format!("{}: {error}", path.display());
+    texts(&open(&path).map_err(failed)?, sql).map_err(failed)
+}
+
 fn open(path: &Path) -> rusqlite::Result<Connection> {
-    let records = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    // Not read-only: a dead server leaves its log, and only who may write can read that. It stays for the next server.
+    let records = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    records.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     records.busy_timeout(Duration::from_secs(10))?;
     Ok(records)
 }

@@ -1,5 +1,7 @@
 //! After a restart: is everything there that was acknowledged, and nothing that was deleted?
 
+use std::time::Instant;
+
 use super::Wrong;
 use super::book::{State, Upload};
 use super::worker::{Stop, Verdict, Worker};
@@ -14,13 +16,14 @@ impl Worker<'_> {
     pub(super) fn verify(&mut self, all: bool) {
         // A server that dies meanwhile is asked again after its next start.
         let _: Result<(), Stop> = self.verify_all(all);
-        self.book.forget(GONE);
+        self.book.forget(GONE, self.shared.times.window * 10);
     }
 
     fn verify_all(&mut self, all: bool) -> Result<(), Stop> {
         self.verify_manifests(all)?;
         self.verify_tags()?;
         self.verify_blobs(all)?;
+        self.verify_retained()?;
         for upload in self.book.uploads.clone() {
             let location = upload.location.clone();
             self.verify_upload(upload)?;
@@ -134,9 +137,8 @@ impl Worker<'_> {
             if !all && blob.state == State::There && !self.one_in(SAMPLE) {
                 continue;
             }
-            // Asked before: a blob may go as soon as it is old enough.
-            let kept = self.is_kept(digest) || blob.since.elapsed() < self.shared.grace / 2;
             let there = self.is_whole(digest)?;
+            let kept = self.is_protected(digest);
             match (blob.state, there) {
                 (State::There, false) if kept => self.found(Wrong::Lost, format!("blob {digest} is not there")),
                 (State::Gone, true) => self.found(Wrong::Back, format!("blob {digest} is back")),
@@ -156,7 +158,8 @@ impl Worker<'_> {
         let answer = self.ask("GET", &path)?;
         if self.judge("GET of an upload", &answer, &[204], &[404]) != Verdict::Done {
             // What was only begun is not remembered, and what was ended may have ended.
-            if acknowledged > 0 && !finishing && !self.shared.power_cut {
+            let expired = self.shared.times.is_expired(upload.since);
+            if acknowledged > 0 && !finishing && !expired && !self.shared.power_cut {
                 let said = answer.said();
                 self.found(Wrong::Lost, format!("an upload of {acknowledged} acknowledged bytes is gone: {said}"));
             }
@@ -174,13 +177,13 @@ impl Worker<'_> {
             self.found(Wrong::Lost, text);
         }
         upload.acknowledged = end;
-        let content = upload.content.clone();
+        let (content, since) = (upload.content.clone(), Instant::now());
         if self.book.blobs.get(&content.digest).is_none_or(|blob| blob.state != State::There) {
             // The server may die in this as well.
-            self.book.set_blob(&content, State::Unsure);
+            self.book.set_blob(&content, State::Unsure, since);
         }
         if self.go_on(upload)? == Verdict::Done {
-            self.book.set_blob(&content, State::There);
+            self.book.set_blob(&content, State::There, since);
         }
         Ok(())
     }

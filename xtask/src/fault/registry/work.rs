@@ -7,7 +7,7 @@ use super::{Wrong, http::Ask};
 /// Manifests of an image, from which on more is deleted than pushed.
 const MANY: usize = 14;
 /// Tags that are moved about.
-const TAGS: u64 = 8;
+pub(super) const TAGS: u64 = 8;
 
 impl Worker<'_> {
     /// Works until the server is dead, or `more` says that it is enough.
@@ -21,7 +21,7 @@ impl Worker<'_> {
 
     fn step(&mut self) -> Result<(), Stop> {
         let many = self.book.present().len() > MANY;
-        match self.random.below(20) {
+        match self.random.below(26) {
             _ if many && self.one_in(2) => self.delete_manifest(),
             0..=6 => self.push_image(),
             7..=9 => self.push_index(),
@@ -30,6 +30,9 @@ impl Worker<'_> {
             14..=15 => self.delete_manifest(),
             16 => self.delete_blob(),
             17 => self.give_up(),
+            18..=19 => self.bring_back(),
+            20..=21 => self.push_again(),
+            22..=23 => self.push_retained(),
             _ => self.pull(),
         }
     }
@@ -106,15 +109,20 @@ impl Worker<'_> {
         let Some(blob) = self.choose(&there) else { return Ok(()) };
         let digest = blob.content.digest.clone();
         let used = self.book.is_used(&digest);
-        let refused: &[u16] = match (used, blob.since.elapsed() < self.shared.grace) {
+        if let Some(known) = self.book.blobs.get_mut(&digest) {
+            known.state = State::Unsure;
+        }
+        let path = self.path(&format!("blobs/{digest}"));
+        let answer = self.ask("DELETE", &path)?;
+        if let Some(known) = self.book.blobs.get_mut(&digest) {
+            known.state = State::There;
+        }
+        let refused: &[u16] = match (used, self.is_protected(&digest)) {
             (true, true) => &[405],
             (true, false) => &[404, 405],
             (false, true) => &[],
             (false, false) => &[404],
         };
-        self.book.set_blob(&blob.content, State::Unsure);
-        let path = self.path(&format!("blobs/{digest}"));
-        let answer = self.ask("DELETE", &path)?;
         let state = match self.judge(&format!("DELETE {path}"), &answer, &[202], refused) {
             Verdict::Done => State::Gone,
             Verdict::Refused if answer.status == 404 => State::Gone,
@@ -124,6 +132,26 @@ impl Worker<'_> {
         let known = self.book.blobs.entry(digest).or_insert(blob);
         known.state = state;
         Ok(())
+    }
+
+    /// Pushes something again that was deleted just now.
+    fn push_again(&mut self) -> Result<(), Stop> {
+        let gone = self.book.manifests.values().filter(|it| it.state == State::Gone).cloned();
+        let gone: Vec<_> = gone.collect();
+        let Some(manifest) = self.choose(&gone) else { return Ok(()) };
+        let there = |it: &String| self.book.manifests.get(it).is_some_and(|it| it.state == State::There);
+        let contents = manifest.blobs.iter().map(|it| self.book.blobs.get(it).map(|blob| blob.content.clone()));
+        let Some(contents) = contents.collect::<Option<Vec<_>>>() else { return Ok(()) };
+        if !manifest.children.iter().all(there) {
+            return Ok(());
+        }
+        for content in contents {
+            if !self.ensure(&content)? {
+                return Ok(());
+            }
+        }
+        let tag = self.one_in(2).then(|| self.a_tag());
+        self.push_manifest(manifest, tag.as_deref()).map(drop)
     }
 
     /// Begins an upload and leaves it, or says that it is not wanted any more.

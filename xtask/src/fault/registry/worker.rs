@@ -14,6 +14,27 @@ const DYING: Duration = Duration::from_secs(5);
 /// Layers that all clients push: what one deletes another may be using.
 const POOL: u64 = 16;
 
+/// The times that the registry goes by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// How long it leaves a blob alone that no manifest refers to.
+    pub(super) grace: Duration,
+    /// How long what was deleted can be brought back.
+    pub(super) window: Duration,
+    /// How long an upload stays that nobody goes on with.
+    pub(super) uploads: Duration,
+}
+
+impl Times {
+    /// Whether an upload may be ended to which nothing was sent since then.
+    pub(super) fn is_expired(self, since: Instant) -> bool {
+        since.elapsed() + SLACK >= self.uploads
+    }
+}
+
+/// By how much two clocks of one machine may differ, and what is rounded off.
+const SLACK: Duration = Duration::from_millis(50);
+
 /// What all clients of one server know.
 pub(super) struct Shared {
     /// The server is dead, or about to be.
@@ -28,8 +49,8 @@ pub(super) struct Shared {
     pub(super) images: Vec<String>,
     /// The power was cut, which takes what was not synced of unfinished uploads.
     pub(super) power_cut: bool,
-    /// How long the registry leaves a blob alone that no manifest refers to.
-    pub(super) grace: Duration,
+    /// The times that the registry goes by.
+    pub(super) times: Times,
 }
 
 /// The server is gone; nothing more is to be asked.
@@ -89,7 +110,8 @@ impl Worker<'_> {
         if done.contains(&answer.status) {
             return Verdict::Done;
         }
-        let full = answer.status == 507 && self.shared.full.load(Ordering::Relaxed);
+        // What makes room is done on a full disk, too.
+        let full = answer.status == 507 && self.shared.full.load(Ordering::Relaxed) && !what.starts_with("DELETE");
         if (full || refused.contains(&answer.status)) && answer.error().is_some() {
             return Verdict::Refused;
         }
@@ -132,9 +154,17 @@ impl Worker<'_> {
 
     /// Whether a blob will still be there when a manifest refers to it in a moment.
     pub(super) fn is_safe(&self, digest: &str) -> bool {
-        let young = |since: Instant| since.elapsed() < self.shared.grace / 2;
+        let young = |since: Instant| since.elapsed() < self.shared.times.grace / 2;
         let there = self.book.blobs.get(digest).filter(|blob| blob.state == State::There);
         there.is_some_and(|blob| young(blob.since) || self.is_kept(digest))
+    }
+
+    /// Whether the registry had to have it until now: a manifest refers to it, or it was pushed within the grace.
+    pub(super) fn is_protected(&self, digest: &str) -> bool {
+        let young = |since: Instant| since.elapsed() + SLACK < self.shared.times.grace;
+        let blob = self.book.blobs.get(digest).filter(|blob| blob.state == State::There);
+        let there = self.book.manifests.get(digest).is_some_and(|it| it.state == State::There);
+        there || self.is_kept(digest) || blob.is_some_and(|blob| young(blob.since))
     }
 
     /// Whether a manifest that is there for certain refers to it.
