@@ -248,7 +248,7 @@ impl Engine {
     }
 
     /// Writes until it is written: nothing may start that is not on disk. A full disk gives way a little, see
-    /// [`Rooms::free_reserve`], so that the cause of a failure can always be stored.
+    /// [`store::Reserve`], so that the cause of a failure can always be stored.
     async fn write(&self, batch: Vec<(DeliveryId, Event)>) {
         let mut pause = Duration::from_millis(50);
         loop {
@@ -263,7 +263,7 @@ impl Engine {
                 }
                 Err(error) => {
                     tracing::error!(%error, "the event log cannot be written; trying again");
-                    self.rooms.free_reserve();
+                    self.rooms.reserve.give_back();
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(5));
                 }

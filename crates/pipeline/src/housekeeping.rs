@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Pipeline;
-use crate::rooms::{Rooms, set_reserve_aside};
+use crate::rooms::Rooms;
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(3600);
@@ -27,7 +27,6 @@ impl Pipeline {
 
 /// Each part on its own: that one fails keeps no other from its work.
 async fn once(rooms: &Rooms) {
-    report("the reserve of the data disk", set_reserve_aside(&rooms.data).map_err(|error| error.to_string()));
     report("unused build steps", rooms.builder.prune(STEP_AGE).await.map(drop).map_err(|error| error.to_string()));
     for repo in rooms.hosting.list().await.unwrap_or_default() {
         let maintained = match rooms.hosting.repository(repo.id) {

@@ -13,7 +13,7 @@ use crate::identities::identities;
 use crate::images::RegistryImages;
 use crate::needed::Needed;
 use crate::policy;
-use crate::rooms::{Rooms, set_reserve_aside};
+use crate::rooms::Rooms;
 use crate::{Journal, Pipeline, StartError, upstreams};
 
 /// What the registry needs, and the pipeline stands on: all of it is there when only the registry is served.
@@ -54,6 +54,7 @@ impl Basis {
         })?;
         let access = access.with_identities(identities(spec)?).map_err(of("the issuers of identities"))?;
         let registry = registry::Registry::open(records.clone(), blobs.clone()).await.map_err(of("the registry"))?;
+        registry.set_reserve(data.reserve().clone());
         registry.configure(policy::of(spec.registry.as_ref())).await.map_err(of("the registry"))?;
         Ok(Self { data, records, blobs, access, registry, upstreams })
     }
@@ -153,7 +154,7 @@ async fn rooms(basis: &Basis, spec: &ServerSpec, server_url: &str) -> Result<Roo
                        a file that names only `registry` serves the registry alone";
         return Err(OpenError::Room { what: "the builder", message: message.to_owned() });
     }
-    set_reserve_aside(dir).map_err(of("the data directory"))?;
+    basis.data.reserve().set_aside().map_err(of("the data directory"))?;
     let sealer = Sealer::open(&dir.join("secrets.key"))?;
     let git = git::Git::discover().map_err(of("git"))?;
     let hosting = source::Hosting::open(git, records.clone(), dir.join("git")).await.map_err(of("git hosting"))?;
@@ -175,6 +176,7 @@ async fn rooms(basis: &Basis, spec: &ServerSpec, server_url: &str) -> Result<Roo
     let actions = spec.actions.clone().unwrap_or_default();
     Ok(Rooms {
         data: dir.to_owned(),
+        reserve: basis.data.reserve().clone(),
         records,
         blobs,
         hosting,

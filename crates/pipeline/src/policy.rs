@@ -27,5 +27,6 @@ pub(crate) fn of(spec: Option<&RegistrySpec>) -> Policy {
         every: Some(spec.collection.every.duration()).filter(|every| !every.is_zero()),
         grace: spec.collection.grace.duration(),
         undo_window: spec.collection.undo_window.duration(),
+        uploads: spec.collection.uploads.duration(),
     }
 }

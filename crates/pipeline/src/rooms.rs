@@ -1,6 +1,6 @@
 //! The rooms that effects work in.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use config::seal::Sealer;
 use store::Records;
@@ -9,6 +9,8 @@ use store::Records;
 pub struct Rooms {
     /// The data directory.
     pub data: PathBuf,
+    /// What is kept aside on its disk.
+    pub reserve: store::Reserve,
     /// Records.
     pub records: Records,
     /// Blobs.
@@ -41,8 +43,8 @@ pub struct Rooms {
     pub job_timeout_minutes: u64,
 }
 
-/// Bytes kept aside on the data disk.
-const RESERVE: u64 = 4 << 20;
+/// Bytes that must be free beside the reserve of the data disk for another delivery.
+const ROOM: u64 = 4 << 20;
 
 impl Rooms {
     /// The file that the output of a stage of a target run is written to.
@@ -52,42 +54,11 @@ impl Rooms {
 
     /// Whether the data disk has room for another delivery: the reserve is aside, or can be, and as much is free beside it.
     pub fn has_room(&self) -> bool {
-        if let Err(error) = set_reserve_aside(&self.data) {
+        let aside = self.reserve.set_aside().unwrap_or_else(|error| {
             tracing::warn!(%error, "the reserve of the data disk cannot be set aside");
-        }
+            false
+        });
         let free = rustix::fs::statvfs(&self.data).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-        reserve_path(&self.data).exists() && free >= RESERVE
+        aside && free >= ROOM
     }
-
-    /// Gives back the space kept aside, so that the log can be written on a disk that others filled.
-    pub fn free_reserve(&self) {
-        let path = reserve_path(&self.data);
-        if path.exists()
-            && let Err(error) = std::fs::remove_file(&path)
-        {
-            tracing::error!(%error, "the reserve of the data disk cannot be freed");
-        }
-    }
-}
-
-fn reserve_path(data: &Path) -> PathBuf {
-    data.join("reserve")
-}
-
-/// Sets space aside on the data disk, if there is enough.
-///
-/// # Errors
-/// Never for want of space: then there is none to set aside.
-pub fn set_reserve_aside(data: &Path) -> std::io::Result<()> {
-    let path = reserve_path(data);
-    if std::fs::metadata(&path).is_ok_and(|it| it.len() == RESERVE) {
-        return Ok(());
-    }
-    let file = std::fs::File::create(&path)?;
-    let zeros = vec![0_u8; usize::try_from(RESERVE).unwrap_or(0)];
-    let written = std::io::Write::write_all(&mut &file, &zeros).and_then(|()| file.sync_all());
-    if written.is_err() {
-        std::fs::remove_file(&path)?;
-    }
-    Ok(())
 }

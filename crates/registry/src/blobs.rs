@@ -189,6 +189,7 @@ impl Registry {
         digest: &Digest,
         from: &ImageName,
     ) -> Result<bool, RegistryError> {
+        self.refuse_full().await?;
         let lease = self.blobs.lease(&format!("mount into {name}"));
         lease.hold(digest);
         let (name, from, digest) = (name.clone(), from.clone(), *digest);
@@ -213,6 +214,7 @@ impl Registry {
     /// # Errors
     /// When the image does not have it or is frozen, or a manifest of the image refers to it.
     pub async fn delete_blob(&self, name: &ImageName, digest: &Digest) -> Result<(), RegistryError> {
+        self.give_way();
         let (name, wanted, policy) = (name.clone(), *digest, self.policy());
         let unlinked = self.records.write(move |tx| {
             let unknown = || RegistryError::BlobUnknown { image: name.clone(), digest: Box::new(wanted) };

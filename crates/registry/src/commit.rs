@@ -74,6 +74,7 @@ impl Registry {
         tags: &[Tag],
         expected: Option<&Digest>,
     ) -> Result<(Digest, Option<Digest>), RegistryError> {
+        self.refuse_full().await?;
         let algorithm = expected.map_or(Algorithm::Sha256, Digest::algorithm);
         let candidate = Candidate::read(manifest, media_type, algorithm)?;
         if let Some(expected) = expected.filter(|expected| **expected != candidate.digest) {

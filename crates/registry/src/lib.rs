@@ -24,6 +24,7 @@ mod remembered;
 pub mod retention;
 mod roots;
 mod schema;
+mod space;
 mod trash;
 mod upkeep;
 mod uploads;
@@ -37,7 +38,7 @@ use store::{Blobs, Records};
 use tokio::sync::Mutex;
 
 pub use blobs::LinkedBlob;
-pub use collect::Collected;
+pub use collect::{Collected, Thorough};
 pub use error::RegistryError;
 pub use events::{ENVELOPE, ImageAction, ImageEvent, Subscription};
 pub use freeze::Freeze;
@@ -70,6 +71,8 @@ struct Shared {
     /// What was frozen when this process last looked; the records decide.
     frozen: RwLock<Vec<model::ImagePattern>>,
     roots: OnceLock<Arc<dyn Roots>>,
+    /// What is kept aside on the data disk.
+    reserve: OnceLock<store::Reserve>,
     pulls: pulls::Pulls,
     /// Held by the collection that this process runs.
     collecting: Mutex<()>,
@@ -86,6 +89,7 @@ impl Shared {
             policy: RwLock::default(),
             frozen: RwLock::default(),
             roots: OnceLock::new(),
+            reserve: OnceLock::new(),
             pulls: pulls::Pulls::default(),
             collecting: Mutex::default(),
             holder: format!("{}-{:016x}", std::process::id(), rand::random::<u64>()),
@@ -104,6 +108,7 @@ impl Registry {
         let shared = Arc::new(Shared::new(&records));
         let registry = Self { records, blobs, shared, actor: "towpath".into() };
         registry.know_frozen().await?;
+        registry.take_over().await?;
         Ok(registry)
     }
 

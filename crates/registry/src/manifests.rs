@@ -130,6 +130,7 @@ impl Registry {
     /// # Errors
     /// When there is no such tag, it is immutable, or the image is frozen.
     pub async fn delete_tag(&self, name: &ImageName, tag: &Tag) -> Result<(), RegistryError> {
+        self.give_way();
         let event = ImageEvent { tag: Some(tag.clone()), ..self.event(ImageAction::Delete, name, None) };
         let announcement = self.announce(vec![event]);
         let told = Arc::clone(&announcement);
@@ -159,6 +160,7 @@ impl Registry {
     /// # Errors
     /// When the image does not have it or is frozen, an index of the image refers to it, or one of its tags is immutable.
     pub async fn delete_manifest(&self, name: &ImageName, digest: &Digest) -> Result<(), RegistryError> {
+        self.give_way();
         let announcement = self.announce(vec![self.event(ImageAction::Delete, name, Some(*digest))]);
         let told = Arc::clone(&announcement);
         let (name, digest, policy, why) = (name.clone(), *digest, self.policy(), format!("deleted by {}", self.actor));

@@ -50,6 +50,8 @@ pub struct Policy {
     pub grace: Duration,
     /// How long what was deleted can be brought back.
     pub undo_window: Duration,
+    /// How long an upload stays open after its last byte; one without a byte no longer than an hour.
+    pub uploads: Duration,
 }
 
 impl Default for Policy {
@@ -62,6 +64,7 @@ impl Default for Policy {
             every: None,
             grace: day,
             undo_window: day,
+            uploads: day,
         }
     }
 }

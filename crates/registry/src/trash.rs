@@ -177,3 +177,37 @@ fn list(tx: &mut Tx<'_>, undo: &Undo) -> Result<Vec<Deleted>, RecordsError> {
     found.sort_by(|one, other| (other.at, &one.image, &one.tag).cmp(&(one.at, &other.image, &other.tag)));
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use oci::media_type::OCI_INDEX;
+    use store::{Blobs, Location, Records};
+
+    use super::*;
+    use crate::Policy;
+
+    /// A collection may come between the list of what was deleted and the transaction that brings it back.
+    #[tokio::test]
+    async fn what_was_forgotten_meanwhile_is_not_said_to_be_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(Location::Sqlite(dir.path().join("towpath.db"))).await.unwrap();
+        let blobs = Blobs::open(&dir.path().join("blobs")).await.unwrap();
+        let registry = Registry::open(records.clone(), blobs).await.unwrap();
+        registry.configure(Policy { undo_window: Duration::ZERO, ..Policy::default() }).await.unwrap();
+        let (image, tag): (ImageName, Tag) = ("demo/site".parse().unwrap(), "v1".parse().unwrap());
+        let index = serde_json::to_vec(&oci::Index::new(Vec::new())).unwrap();
+        let tags = [tag.clone()];
+        registry.commit(&registry.blobs().lease("test"), &image, index.into(), OCI_INDEX, &tags).await.unwrap();
+        registry.delete_tag(&image, &tag).await.unwrap();
+        let all = Undo { images: ImagePattern::all(), tags: None, since: None };
+        let listed = registry.deleted(&all, 10).await.unwrap();
+        assert_eq!(listed.len(), 1);
+        assert_eq!(registry.collect(Timestamp(i64::MAX), false).await.unwrap().forgotten, 1);
+        let restoring = registry.clone();
+        let (undone, _) = records.write(move |tx| restoring.restore(tx, listed)).await.unwrap();
+        assert_eq!(undone[0].refused.as_deref(), Some("its window has ended"));
+        assert_eq!(registry.manifest(&image, &crate::Reference::Tag(tag)).await.unwrap(), None);
+    }
+}

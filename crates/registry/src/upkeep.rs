@@ -18,13 +18,15 @@ const UPLOADS: Duration = Duration::from_secs(3600);
 const SCRUB: Duration = Duration::from_secs(86_400);
 
 impl Registry {
-    /// Writes pulls, ends abandoned uploads, applies retention and collects, each when it is due, until `stopped`.
+    /// Sets the reserve of the disk aside, writes pulls, ends abandoned uploads, applies retention and collects, each when it is due, until `stopped`.
     pub async fn keep_house(&self, stopped: impl Future<Output = ()>) {
         let work = async {
             let started = Instant::now();
+            self.refill().await;
             let (mut uploads, mut collected, mut scrubbed) = (started, started, None::<Instant>);
             loop {
                 tokio::time::sleep(PULLS).await;
+                self.refill().await;
                 report("pulls could not be written", self.write_pulls().await);
                 if uploads.elapsed() >= UPLOADS {
                     uploads = Instant::now();

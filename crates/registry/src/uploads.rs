@@ -18,11 +18,8 @@ pub(crate) const MAX_BLOB: u64 = 1 << 40;
 /// The most uploads that are open at a time.
 const MAX_OPEN: usize = 10_000;
 
-/// How long an upload without a byte stays open.
+/// How long an upload without a byte stays open at most.
 const EMPTY_FOR: Duration = Duration::from_secs(60 * 60);
-
-/// How long an upload stays open after its last byte.
-const IDLE_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The uploads this process knows.
 #[derive(Debug, Default)]
@@ -51,6 +48,7 @@ impl Registry {
         if self.shared.sessions.table().len() >= MAX_OPEN {
             return Err(RegistryError::TooManyUploads);
         }
+        self.refuse_full().await?;
         let id = self.blobs.uploads().create().await?;
         let session = Session {
             id: id.clone(),
@@ -100,6 +98,7 @@ impl Registry {
         offset: Option<u64>,
         last: bool,
     ) -> Result<UploadWriter, RegistryError> {
+        self.refuse_full().await?;
         let writer = self.blobs.uploads().append(&session.id, offset).await?;
         if !session.recorded && !last {
             let (id, image) = (session.id.to_string(), session.image.to_string());
@@ -133,6 +132,7 @@ impl Registry {
 
     /// Ends an upload without a blob.
     pub(crate) async fn cancel_upload(&self, session: &Session) -> Result<(), RegistryError> {
+        self.give_way();
         self.blobs.uploads().abandon(&session.id).await?;
         self.forget_upload(session).await
     }
@@ -152,6 +152,7 @@ impl Registry {
         image: &ImageName,
         digest: &Digest,
     ) -> Result<(store::BlobLease, BlobWriter), RegistryError> {
+        self.refuse_full().await?;
         let lease = self.blobs.lease(&format!("upload to {image}"));
         let writer = self.blobs.writer(&lease, digest.algorithm()).await?;
         Ok((lease, writer))
@@ -169,15 +170,17 @@ impl Registry {
         Ok(blob)
     }
 
-    /// Ends uploads that nobody goes on with: after an hour without a byte, or a day after the last one. To be called now
-    /// and then. Returns how many were ended.
+    /// Ends uploads that nobody goes on with: those without a byte after an hour, others when the time of the rules has
+    /// passed since the last one. To be called now and then. Returns how many were ended.
     ///
     /// # Errors
     /// When records or blobs fail.
     pub async fn expire_uploads(&self) -> Result<usize, RegistryError> {
+        self.give_way();
+        let idle = self.policy().uploads;
         let stale: Vec<Session> = {
             let sessions = self.shared.sessions.table();
-            let stale = |session: &&Session| !session.recorded && session.begun.elapsed() > EMPTY_FOR;
+            let stale = |session: &&Session| !session.recorded && session.begun.elapsed() > idle.min(EMPTY_FOR);
             sessions.values().filter(stale).cloned().collect()
         };
         let mut ended = 0;
@@ -190,7 +193,7 @@ impl Registry {
                 Err(error) => return Err(error),
             }
         }
-        ended += self.blobs.uploads().expire(IDLE_FOR).await?;
+        ended += self.blobs.uploads().expire(idle).await?;
         self.forget_ended().await?;
         Ok(ended)
     }

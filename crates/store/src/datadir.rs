@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::Reserve;
 use crate::records::Location;
 
 /// The format of the data directory that this version reads and writes.
@@ -19,6 +20,7 @@ pub struct DataDir {
     path: PathBuf,
     /// Keeps the lock: closing the file gives it up.
     _lock: File,
+    reserve: Reserve,
 }
 
 /// Why a data directory cannot be used.
@@ -93,13 +95,13 @@ impl DataDir {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| failed(path, error))?;
         // Absolute, so that a change of the working directory moves nothing.
         let path = path.canonicalize().map_err(|error| failed(path, error))?;
-        let lock = take_lock(&path)?;
+        let (lock, reserve) = take_lock(&path)?;
         if read_format(&path)?.is_none() {
             sync_names(&path).map_err(|error| failed(&path, error))?;
             write_format(&path).map_err(|error| failed(&path, error))?;
         }
         check_writable(&path).map_err(|error| failed(&path, error))?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, _lock: lock, reserve })
     }
 
     /// The directory, absolute.
@@ -110,6 +112,11 @@ impl DataDir {
     /// Where its records are if they are in SQLite.
     pub fn records(&self) -> Location {
         Location::Sqlite(self.path.join("towpath.db"))
+    }
+
+    /// What is kept aside on its disk.
+    pub const fn reserve(&self) -> &Reserve {
+        &self.reserve
     }
 
     /// The directory of its blobs.
@@ -164,7 +171,8 @@ fn check_empty(path: &Path) -> Result<(), DataDirError> {
     Ok(())
 }
 
-fn take_lock(path: &Path) -> Result<File, DataDirError> {
+/// Takes the lock, and room to work in if the disk is nearly full: only who has the lock may do that.
+fn take_lock(path: &Path) -> Result<(File, Reserve), DataDirError> {
     let io = |error| failed(path, error);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -178,13 +186,14 @@ fn take_lock(path: &Path) -> Result<File, DataDirError> {
         }
         Err(TryLockError::Error(error)) => return Err(io(error)),
     }
+    let reserve = Reserve::open(path);
     let write = |lock: &mut File| {
         lock.set_len(0)?;
         lock.rewind()?;
         writeln!(lock, "{}", std::process::id())
     };
     write(&mut lock).map_err(io)?;
-    Ok(lock)
+    Ok((lock, reserve))
 }
 
 /// Brings the name of a new directory, and of those above it that may be new, onto the disk.

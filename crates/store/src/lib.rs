@@ -15,6 +15,7 @@ pub mod leases;
 pub mod log;
 pub mod outbox;
 mod records;
+mod reserve;
 
 pub use blobs::{
     BlobError, BlobLease, BlobReader, BlobWriter, Blobs, BucketOptions, Following, FollowingReader, ListedBlob,
@@ -22,3 +23,4 @@ pub use blobs::{
 };
 pub use datadir::{DataDir, DataDirError};
 pub use records::{FromValue, Location, Records, RecordsError, Row, Tx, Value, Watch};
+pub use reserve::Reserve;

@@ -96,6 +96,7 @@ on_both! {
     an_upload_has_one_writer,
     a_wrong_or_abandoned_upload_leaves_nothing,
     old_uploads_expire_but_not_the_one_in_use,
+    a_search_for_old_uploads_sends_no_client_away,
     a_listing_goes_on_where_it_ended,
     a_removal_gives_way_to_whoever_leased_the_blob_meanwhile,
 }
@@ -347,6 +348,26 @@ async fn old_uploads_expire_but_not_the_one_in_use(place: Place) {
     assert!(uploads.offset(&old).await.is_err());
     part.close().await.unwrap();
     assert_eq!(uploads.offset(&used).await.unwrap(), 0);
+}
+
+async fn a_search_for_old_uploads_sends_no_client_away(place: Place) {
+    let blobs = place.open().await;
+    let uploads = blobs.uploads();
+    let used = uploads.create().await.unwrap();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let searcher = tokio::spawn({
+        let uploads = uploads.clone();
+        async move {
+            while !*stopped.borrow() {
+                assert_eq!(uploads.expire(Duration::from_secs(3600)).await.unwrap(), 0);
+            }
+        }
+    });
+    for _ in 0..300 {
+        uploads.append(&used, None).await.unwrap().close().await.unwrap();
+    }
+    stop.send_replace(true);
+    searcher.await.unwrap();
 }
 
 #[test]

@@ -14,6 +14,11 @@ const DISK: &str = "TOWPATH_TEST_SMALL_DISK";
 
 /// Runs the test `name` of this file again with a disk of 8 MiB, and returns that disk inside of it.
 fn small_disk(name: &str) -> Option<PathBuf> {
+    disk_of(8, name)
+}
+
+/// The same with a disk of so many MiB.
+fn disk_of(size: u32, name: &str) -> Option<PathBuf> {
     if let Some(disk) = std::env::var_os(DISK) {
         return Some(disk.into());
     }
@@ -25,8 +30,8 @@ fn small_disk(name: &str) -> Option<PathBuf> {
         command.args([namespaces, "sh", "-c", script, "sh"]).arg(directory.path());
         command
     };
-    let mount = "mount -t tmpfs -o size=8m none \"$1\"";
-    if !unshare(mount).stderr(std::process::Stdio::null()).status().is_ok_and(|status| status.success()) {
+    let mount = format!("mount -t tmpfs -o size={size}m none \"$1\"");
+    if !unshare(&mount).stderr(std::process::Stdio::null()).status().is_ok_and(|status| status.success()) {
         let _ = writeln!(std::io::stderr(), "skipped: a mount namespace for a small disk");
         return None;
     }
@@ -122,4 +127,35 @@ async fn a_data_directory_on_a_full_disk_is_one_clear_line() {
     assert!(!disk.join("data/format").exists());
     std::fs::remove_file(disk.join("ballast")).unwrap();
     DataDir::open(disk.join("data")).unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_has_room_for_what_frees_it() {
+    let Some(disk) = disk_of(64, "a_full_disk_has_room_for_what_frees_it") else { return };
+    let dir = disk.join("data");
+    let write = async |data: &DataDir, kind: &str| {
+        let records = Records::open(data.records()).await?;
+        store::log::install(&records).await?;
+        let event = NewEvent { stream: 1, kind: kind.into(), version: 1, body: "x".repeat(100_000) };
+        records.write(move |tx| append(tx, Timestamp(1), &[event])).await.map(drop)
+    };
+    let data = DataDir::open(&dir).unwrap();
+    write(&data, "Pushed").await.unwrap();
+    assert!(data.reserve().set_aside().unwrap());
+    fill(&disk);
+    assert!(write(&data, "Pushed").await.unwrap_err().is_no_space());
+    assert!(!data.reserve().is_out());
+    data.reserve().give_way();
+    assert!(data.reserve().is_out());
+    write(&data, "Deleted").await.unwrap();
+    assert!(!data.reserve().set_aside().unwrap(), "there is no room for it yet");
+    std::fs::remove_file(disk.join("ballast")).unwrap();
+    assert!(data.reserve().set_aside().unwrap() && !data.reserve().is_out());
+    // A start makes the same room for itself.
+    fill(&disk);
+    drop(data);
+    let data = DataDir::open(&dir).unwrap();
+    assert!(data.reserve().is_out());
+    Blobs::open(&data.blobs()).await.unwrap();
+    write(&data, "Deleted").await.unwrap();
 }

@@ -69,12 +69,14 @@ pub struct Collection {
     pub grace: Span,
     /// How long what was deleted can be brought back.
     pub undo_window: Span,
+    /// How long an upload that is not finished stays after its last byte.
+    pub uploads: Span,
 }
 
 impl Default for Collection {
     fn default() -> Self {
         let day = Span::seconds(86_400);
-        Self { every: Span::seconds(3600), grace: day, undo_window: day }
+        Self { every: Span::seconds(3600), grace: day, undo_window: day, uploads: day }
     }
 }
 

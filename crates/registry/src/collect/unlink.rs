@@ -30,7 +30,10 @@ impl Run<'_> {
     /// Forgets what was deleted before the window.
     pub(super) async fn forget(&mut self) -> Result<(), RegistryError> {
         let window = millis(self.registry.policy().undo_window);
-        let before = Timestamp(self.now.0.saturating_sub(window));
+        let before = match self.thorough.purge {
+            true => Timestamp(i64::MAX),
+            false => Timestamp(self.now.0.saturating_sub(window)),
+        };
         for table in ["registry_trash_manifests", "registry_trash_blobs", "registry_trash_tags"] {
             let mut after: Cursor = (i64::MIN, String::new());
             loop {
@@ -99,7 +102,9 @@ fn forget(
             "registry_trash_manifests" => {
                 let sql = "DELETE FROM registry_trash_references WHERE image = $1 AND manifest = $2";
                 tx.execute(sql, &[image.into(), (&digest).into()])?;
-                let sql = "DELETE FROM registry_pulls WHERE image = $1 AND reference = $2";
+                // One that was pushed again since is pulled as before.
+                let sql = "DELETE FROM registry_pulls WHERE image = $1 AND reference = $2 AND NOT EXISTS (
+                               SELECT 1 FROM registry_manifests m WHERE m.image = $1 AND m.digest = $2)";
                 tx.execute(sql, &[image.into(), (&digest).into()])?;
                 count += deleted;
             }

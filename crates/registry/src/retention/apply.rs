@@ -80,6 +80,9 @@ impl Registry {
         apply: bool,
         out: Option<&mpsc::Sender<Planned>>,
     ) -> Result<Retained, RegistryError> {
+        if apply {
+            self.give_way();
+        }
         self.write_pulls().await?;
         let mut retained = Retained::default();
         let mut after = i64::MIN;

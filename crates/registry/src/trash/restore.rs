@@ -28,7 +28,13 @@ pub(super) fn one(
     if tx.query_first(sql, &key)?.is_some() {
         return Ok(Some("the tag was set again since".to_owned()));
     }
-    if let Some(refused) = manifest(tx, &place, &deleted.digest, DEEPEST)? {
+    // Asked here: a collection may have come in between.
+    let sql = "SELECT digest FROM registry_trash_tags WHERE image = $1 AND tag = $2 AND deleted = $3";
+    let row = tx.query_first(sql, &[id.into(), tag.as_str().as_bytes().into(), deleted.at.into()])?;
+    let Some(digest) = row.map(|row| row.parse(0)).transpose()? else {
+        return Ok(Some("its window has ended".to_owned()));
+    };
+    if let Some(refused) = manifest(tx, &place, &digest, DEEPEST)? {
         return Ok(Some(refused));
     }
     let sql = "INSERT INTO registry_tags (image, tag, digest, updated)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use model::{Digest, ImagePattern, Timestamp};
 use oci::{Descriptor, Index, media_type};
 use registry::retention::plan::Rule;
-use registry::{ImmutableTags, Policy, Quota, RegistryError, Undo, VerifyEvent};
+use registry::{ImmutableTags, Policy, Quota, RegistryError, Thorough, Undo, VerifyEvent};
 use reqwest::{Method, StatusCode};
 
 use crate::site::{Site, json, manifest, name, refusal, sha256};
@@ -273,6 +273,64 @@ async fn content_without_a_record_is_found_and_removed() {
     drop(lease);
     assert_eq!(site.registry.collect(now(), true).await.unwrap().removed, 1, "it was on the list already");
     assert_eq!(site.registry.blobs().stat(&orphan).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn uploads_that_nobody_goes_on_with_are_ended_by_a_collection() {
+    let site = Site::start().await;
+    let mut uploads = Vec::new();
+    for bytes in [&b""[..], b"some"] {
+        let path = format!("/v2/{IMAGE}/blobs/uploads/");
+        let answer = site.alice(Method::POST, &path).send().await.unwrap();
+        let location = crate::site::header(&answer, "location").to_owned();
+        if !bytes.is_empty() {
+            let answer = site.alice(Method::PATCH, &location).body(bytes).send().await.unwrap();
+            assert_eq!(answer.status(), StatusCode::ACCEPTED);
+        }
+        uploads.push(location);
+    }
+    assert_eq!(site.registry.collect(now(), false).await.unwrap().uploads, 0);
+    site.registry.configure(Policy { uploads: Duration::ZERO, ..Policy::default() }).await.unwrap();
+    assert_eq!(site.registry.collect(now(), false).await.unwrap().uploads, 2);
+    for location in uploads {
+        assert_eq!(site.alice(Method::GET, &location).send().await.unwrap().status(), StatusCode::NOT_FOUND);
+    }
+    assert_eq!(site.registry.usage().await.unwrap().uploads, 0);
+}
+
+#[tokio::test]
+async fn a_collection_that_died_keeps_nobody_waiting_after_a_restart() {
+    let mut site = Site::start().await;
+    // As a process leaves it that is killed while it removes a blob.
+    let digest = sha256(b"being removed");
+    let left = site.records.write(move |tx| {
+        let until = Timestamp(now().0 + 60_000);
+        assert!(store::leases::acquire(tx, "registry-collection", "the one that died", now(), 120_000)?);
+        let sql = "INSERT INTO registry_removals (digest, until) VALUES ($1, $2)";
+        tx.execute(sql, &[(&digest).into(), until.into()])
+    });
+    left.await.unwrap();
+    assert!(matches!(site.registry.collect(now(), false).await, Err(RegistryError::Collecting)));
+    site.restart().await;
+    let begun = std::time::Instant::now();
+    assert_eq!(site.push_blob(IMAGE, b"being removed").await, digest);
+    assert!(begun.elapsed() < Duration::from_secs(30), "it waited for a removal that nobody carries out");
+    site.registry.collect(now(), false).await.unwrap();
+    assert!(site.has_blob(IMAGE, &digest).await);
+}
+
+#[tokio::test]
+async fn a_purge_forgets_what_could_still_be_brought_back() {
+    let site = Site::start().await;
+    let digest = site.push_image(IMAGE, "v1", "one").await;
+    let (grace, soon) = (Duration::ZERO, Timestamp(now().0 + 60_000));
+    site.registry.configure(Policy { grace, ..Policy::default() }).await.unwrap();
+    site.registry.delete_manifest(&name(IMAGE), &digest).await.unwrap();
+    assert_eq!(site.registry.collect(soon, false).await.unwrap().forgotten, 0);
+    let purge = Thorough { purge: true, ..Thorough::default() };
+    let collected = site.registry.collect_thoroughly(soon, purge).await.unwrap();
+    assert_eq!((collected.forgotten, collected.unlinked, collected.removed), (2, 2, 2));
+    assert!(site.registry.deleted(&everything(), 10).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use http::{StatusCode, header};
 use model::{ImagePattern, TagPattern, Timestamp};
 use registry::retention::plan::Subject;
 use registry::retention::{Planned, Retained};
-use registry::{Collected, Deleted, Freeze, Problem as Found, RegistryError, Undo, Verified, VerifyEvent};
+use registry::{Collected, Deleted, Freeze, Problem as Found, RegistryError, Thorough, Undo, Verified, VerifyEvent};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -102,6 +102,8 @@ async fn tell_image(out: &Lines, image: &Planned) -> io::Result<()> {
 pub(super) struct Collect {
     #[serde(default = "yes")]
     scrub: bool,
+    #[serde(default)]
+    purge: bool,
 }
 
 const fn yes() -> bool {
@@ -112,12 +114,12 @@ pub(super) async fn collect(State(core): State<Core>, who: Who, input: Input) ->
     core.allow(&who.0, Action::Admin, Resource::Server).await?;
     let asked: Collect = input.json().await?;
     // To its end, also if whoever asked is gone: it leaves nothing half done either way.
-    let registry = core.registry.clone();
-    let collected = tokio::spawn(async move { registry.collect(now(), asked.scrub).await });
+    let (registry, thorough) = (core.registry.clone(), Thorough { scrub: asked.scrub, purge: asked.purge });
+    let collected = tokio::spawn(async move { registry.collect_thoroughly(now(), thorough).await });
     let collected = collected.await.map_err(|error| Problem::internal(&error))??;
-    let Collected { forgotten, unlinked, orphans, removed, bytes } = collected;
+    let Collected { uploads, forgotten, unlinked, orphans, removed, bytes } = collected;
     let answer = json!({
-        "forgotten": forgotten, "unlinked": unlinked, "orphans": orphans, "removed": removed, "bytes": bytes,
+        "uploads": uploads, "forgotten": forgotten, "unlinked": unlinked, "orphans": orphans, "removed": removed, "bytes": bytes,
     });
     Ok(Json(answer))
 }

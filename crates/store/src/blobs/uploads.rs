@@ -179,9 +179,16 @@ impl Uploads {
                 let Some(Ok(id)) = path.file_name().and_then(|name| name.to_str()).map(UploadId::from_str) else {
                     continue;
                 };
+                let is_old = || -> Result<bool, BlobError> {
+                    let written = found(path.metadata().and_then(|metadata| metadata.modified()), &path)?;
+                    Ok(written.is_some_and(|written| written <= before))
+                };
+                // Asked before as well: the turn of one that is in use is not taken, or its client would be sent away.
+                if !is_old()? {
+                    continue;
+                }
                 let Ok(turn) = Turn::take(&known, &id) else { continue };
-                let written = found(path.metadata().and_then(|metadata| metadata.modified()), &path)?;
-                if written.is_some_and(|written| written <= before) {
+                if is_old()? {
                     remove(&path)?;
                     turn.forget();
                     count += 1;

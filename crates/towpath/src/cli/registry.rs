@@ -24,11 +24,14 @@ pub(crate) enum RegistryCommand {
     /// Free what nothing needs: what was deleted for good, and content that no image has
     ///
     /// Runs while clients push and pull. The server does it by itself as `spec.registry.collection` says.
-    #[command(after_help = "Example:\n  towpath registry gc")]
+    #[command(after_help = "Examples:\n  towpath registry gc\n  towpath registry gc --purge")]
     Gc {
         /// Do not look for content without a record, which reads the names of everything that is stored
         #[arg(long)]
         no_scrub: bool,
+        /// Forget at once all that was deleted: it cannot be brought back any more
+        #[arg(long)]
+        purge: bool,
         #[command(flatten)]
         connection: Connection,
     },

@@ -15,7 +15,9 @@ pub(crate) async fn registry(command: RegistryCommand, format: Format) -> Result
     match command {
         // These are dealt with before.
         RegistryCommand::Serve(_) | RegistryCommand::Keys(_) => Ok(ExitCode::SUCCESS),
-        RegistryCommand::Gc { no_scrub, connection } => gc(!no_scrub, &connection, format).await,
+        RegistryCommand::Gc { no_scrub, purge, connection } => {
+            gc(&json!({ "scrub": !no_scrub, "purge": purge }), &connection, format).await
+        }
         RegistryCommand::Retention { dry_run, image, connection } => {
             retention(dry_run, &image, &connection, format).await
         }
@@ -55,8 +57,8 @@ fn query(text: &str) -> String {
     encoded
 }
 
-async fn gc(scrub: bool, connection: &Connection, format: Format) -> Result<ExitCode, Failure> {
-    let answer = Client::new(connection)?.call(Method::POST, "/registry/gc", &json!({ "scrub": scrub })).await?;
+async fn gc(asked: &Value, connection: &Connection, format: Format) -> Result<ExitCode, Failure> {
+    let answer = Client::new(connection)?.call(Method::POST, "/registry/gc", asked).await?;
     if !output::machine(format, &answer)? {
         let count = |field: &str| answer[field].as_u64().unwrap_or(0);
         output::data(&format!(
