@@ -13,9 +13,10 @@ use model::{Cause, DeliveryId, Event, RunId, Stage};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::base_images::BaseImagesOf;
 use crate::decide::Effect;
 use crate::engine::Message;
-use crate::images::{BaseImagesOf, RegistryImages};
+use crate::images::RegistryImages;
 use crate::journal::Journal;
 use crate::rooms::Rooms;
 use crate::state::{State, TargetRun};
@@ -62,6 +63,7 @@ impl Context {
         let rooms = &self.rooms;
         BaseImagesOf {
             images: self.images(),
+            upstreams: rooms.upstreams.clone(),
             access: rooms.access.clone(),
             repository: self.state.delivery.repository_name.clone(),
             hosts: rooms.registry_hosts.clone(),

@@ -7,6 +7,7 @@
 
 mod apply;
 mod artifacts;
+mod base_images;
 mod context;
 pub mod decide;
 mod effect;

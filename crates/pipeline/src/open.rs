@@ -182,6 +182,7 @@ async fn rooms(basis: &Basis, spec: &ServerSpec, server_url: &str) -> Result<Roo
         hosting,
         access: basis.access.clone(),
         registry: basis.registry.clone(),
+        upstreams: basis.upstreams.clone(),
         builder,
         local,
         jobs,

@@ -21,6 +21,8 @@ pub struct Rooms {
     pub access: access::Access,
     /// The registry.
     pub registry: registry::Registry,
+    /// The registries that are pulled through it.
+    pub upstreams: registry::upstream::Upstreams,
     /// The Dockerfile builder.
     pub builder: build::Builder,
     /// The local engine.
