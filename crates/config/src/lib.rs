@@ -29,8 +29,8 @@ pub use export::to_yaml;
 pub use listener::{AbsoluteFile, CertificateFiles, Listener, Tls};
 pub use record::{Organisation, Record, Repository, RepositorySpec, User, UserSpec, Visibility, parse_records};
 pub use registry::{
-    Anonymous, ByteCount, Collection, ImmutableTag, QuotaRule, RegistrySpec, RetentionRule, Untagged, Upstream,
-    UpstreamCredentials, Webhook, WebhookEvent,
+    Anonymous, ByteCount, Collection, ImmutableTag, KeptThere, QuotaRule, RegistrySpec, ReplicationRule, RetentionRule,
+    Untagged, Upstream, UpstreamCredentials, Webhook, WebhookEvent,
 };
 pub use secret::{SecretError, SecretRef};
 pub use server::{Actions, RecordsLocation, Server, ServerSpec, parse_server};

@@ -2,6 +2,7 @@
 
 mod anonymous;
 mod bytes;
+mod replication;
 mod retention;
 mod upstreams;
 mod webhooks;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use anonymous::Anonymous;
 pub use bytes::ByteCount;
+pub use replication::{KeptThere, ReplicationRule};
 pub use retention::{Collection, ImmutableTag, QuotaRule, RetentionRule, Untagged};
 pub use upstreams::{Upstream, UpstreamCredentials};
 pub use webhooks::{Webhook, WebhookEvent};
@@ -27,6 +29,9 @@ pub struct RegistrySpec {
     /// Who is told what happens to images.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub webhooks: Vec<Webhook>,
+    /// What is pushed on to other registries.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replication: Vec<ReplicationRule>,
     /// What goes by itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retention: Vec<RetentionRule>,
@@ -46,6 +51,7 @@ impl RegistrySpec {
         anonymous::check(&self.anonymous)?;
         retention::check(&self.retention, &self.quotas)?;
         upstreams::check(&self.upstreams)?;
+        replication::check(&self.replication)?;
         webhooks::check(&self.webhooks)
     }
 }

@@ -28,6 +28,35 @@ pub enum Source {
     Local(Arc<LocalImages>),
 }
 
+/// A source, or what a caller gives in its place.
+#[derive(Clone, Debug)]
+enum Origin {
+    Remote(Remote),
+    Local(Arc<LocalImages>),
+    Given(Arc<dyn Images>),
+}
+
+impl From<Source> for Origin {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::Remote(remote) => Self::Remote(remote),
+            Source::Local(images) => Self::Local(images),
+        }
+    }
+}
+
+/// One repository's images, wherever they are.
+pub trait Images: std::fmt::Debug + Send + Sync {
+    /// The manifest that a tag or digest names.
+    fn manifest<'a>(&'a self, reference: &'a Reference) -> BoxFuture<'a, Result<FetchedManifest, ClientError>>;
+    /// The bytes of a blob.
+    fn blob(&self, blob: &Descriptor) -> BlobSource;
+    /// What is about a manifest.
+    fn referrers<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Vec<Descriptor>, ClientError>>;
+    /// Another repository of the destination that has a blob, if that is known: it is mounted from there.
+    fn elsewhere<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Option<ImageName>>;
+}
+
 /// Where images go.
 #[derive(Clone, Debug)]
 pub enum Sink {
@@ -126,7 +155,7 @@ type Seen = Arc<Mutex<HashMap<Digest, Arc<OnceCell<()>>>>>;
 /// A copying of images from one place to another.
 #[derive(Clone)]
 pub struct Transfer {
-    source: Source,
+    source: Origin,
     sink: Sink,
     what: What,
     shared: Arc<Shared>,
@@ -137,6 +166,15 @@ pub struct Transfer {
 impl Transfer {
     /// From `source` to `sink`.
     pub fn new(source: Source, sink: Sink, what: What, shared: Arc<Shared>) -> Self {
+        Self::from_origin(source.into(), sink, what, shared)
+    }
+
+    /// From a repository that only the caller knows.
+    pub fn given(images: Arc<dyn Images>, sink: Sink, what: What, shared: Arc<Shared>) -> Self {
+        Self::from_origin(Origin::Given(images), sink, what, shared)
+    }
+
+    fn from_origin(source: Origin, sink: Sink, what: What, shared: Arc<Shared>) -> Self {
         Self { source, sink, what, shared, blobs: Seen::default(), manifests: Seen::default() }
     }
 
@@ -164,16 +202,26 @@ impl Transfer {
         Ok(digest)
     }
 
+    /// Everything that was copied below and about what [`Transfer::copy`] was asked for.
+    pub fn written(&self) -> Vec<Digest> {
+        let manifests = self.manifests.lock().unwrap_or_else(PoisonError::into_inner);
+        manifests.iter().filter(|(_, cell)| cell.initialized()).map(|(digest, _)| *digest).collect()
+    }
+
     async fn fetch_wanted(&self, wanted: &Wanted) -> Result<FetchedManifest, TransferError> {
         match (&self.source, wanted) {
-            (Source::Remote(remote), Wanted::Reference(reference)) => {
+            (Origin::Remote(remote), Wanted::Reference(reference)) => {
                 Ok(remote.manifest(reference, Remote::ACCEPT).await?)
             }
-            (Source::Remote(remote), Wanted::Entry(entry)) => {
+            (Origin::Remote(remote), Wanted::Entry(entry)) => {
                 Ok(remote.manifest(&Reference::Digest(entry.digest), Remote::ACCEPT).await?)
             }
-            (Source::Local(images), Wanted::Entry(entry)) => Ok(images.manifest(&entry.digest, &entry.media_type)?),
-            (Source::Local(images), Wanted::Reference(reference)) => {
+            (Origin::Local(images), Wanted::Entry(entry)) => Ok(images.manifest(&entry.digest, &entry.media_type)?),
+            (Origin::Given(images), Wanted::Reference(reference)) => Ok(images.manifest(reference).await?),
+            (Origin::Given(images), Wanted::Entry(entry)) => {
+                Ok(images.manifest(&Reference::Digest(entry.digest)).await?)
+            }
+            (Origin::Local(images), Wanted::Reference(reference)) => {
                 let entry = images.find(Some(&reference.to_string()))?;
                 Ok(images.manifest(&entry.digest, &entry.media_type)?)
             }
@@ -220,8 +268,9 @@ impl Transfer {
                 return Ok(());
             }
             let found = match &self.source {
-                Source::Remote(remote) => remote.referrers(&digest, None).await?,
-                Source::Local(images) => images.referrers(&digest),
+                Origin::Remote(remote) => remote.referrers(&digest, None).await?,
+                Origin::Local(images) => images.referrers(&digest),
+                Origin::Given(images) => images.referrers(&digest).await?,
             };
             for entry in &found {
                 self.once_referrer(entry, depth + 1).await?;
@@ -262,16 +311,20 @@ impl Transfer {
         }
         self.shared.progress.wanted.fetch_add(blob.size, Ordering::Relaxed);
         let source = match &self.source {
-            Source::Remote(remote) => BlobSource::remote(remote.clone(), blob),
-            Source::Local(images) => images.blob(blob)?,
+            Origin::Remote(remote) => BlobSource::remote(remote.clone(), blob),
+            Origin::Local(images) => images.blob(blob)?,
+            Origin::Given(images) => images.blob(blob),
         };
         let source = counted(source, self.shared.clone());
         let pushed = match &self.sink {
             Sink::Remote(remote) => {
+                let known = self.shared.home(&blob.digest);
                 let from = match &self.source {
-                    Source::Remote(other) if other.shares_registry(remote) => Some(other.name().clone()),
-                    _ => self.shared.home(&blob.digest).filter(|name| name != remote.name()),
+                    Origin::Remote(other) if other.shares_registry(remote) => Some(other.name().clone()),
+                    Origin::Given(images) if known.is_none() => images.elsewhere(&blob.digest).await,
+                    _ => known,
                 };
+                let from = from.filter(|name| name != remote.name());
                 let push = BlobPush::new(blob.digest, blob.size, source).or_mount(from);
                 let pushed = remote.push_blob(&push).await?;
                 self.shared.is_at(blob.digest, remote.name());

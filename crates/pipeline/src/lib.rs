@@ -25,6 +25,7 @@ mod needed;
 mod open;
 mod outside;
 mod policy;
+mod replication;
 mod rooms;
 pub mod secrets;
 mod start;

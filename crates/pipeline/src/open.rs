@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use config::seal::Sealer;
 use config::{Anonymous, ServerSpec};
+use registry::replication::Replication;
 use registry::upstream::Upstreams;
 use store::{Blobs, BucketOptions, DataDir, Location, Records};
 
@@ -14,7 +15,7 @@ use crate::images::RegistryImages;
 use crate::needed::Needed;
 use crate::policy;
 use crate::rooms::Rooms;
-use crate::{Journal, Pipeline, StartError, upstreams};
+use crate::{Journal, Pipeline, StartError, replication, upstreams};
 
 /// What the registry needs, and the pipeline stands on: all of it is there when only the registry is served.
 pub struct Basis {
@@ -30,6 +31,8 @@ pub struct Basis {
     pub registry: registry::Registry,
     /// The registries that are pulled through it.
     pub upstreams: Upstreams,
+    /// Where its images are pushed on to.
+    pub replication: Replication,
 }
 
 impl Basis {
@@ -56,7 +59,8 @@ impl Basis {
         let registry = registry::Registry::open(records.clone(), blobs.clone()).await.map_err(of("the registry"))?;
         registry.set_reserve(data.reserve().clone());
         registry.configure(policy::of(spec.registry.as_ref())).await.map_err(of("the registry"))?;
-        Ok(Self { data, records, blobs, access, registry, upstreams })
+        let replication = replication::open(&registry, spec).await?;
+        Ok(Self { data, records, blobs, access, registry, upstreams, replication })
     }
 }
 

@@ -7,15 +7,6 @@ use registry::{ImmutableTags, Policy, Quota};
 /// What the file says, or the defaults.
 pub(crate) fn of(spec: Option<&RegistrySpec>) -> Policy {
     let spec = spec.cloned().unwrap_or_default();
-    let millis = |span: Span| i64::try_from(span.duration().as_millis()).unwrap_or(i64::MAX);
-    let rule = |rule: config::RetentionRule| Rule {
-        images: rule.images,
-        tags: rule.tags,
-        keep_newest: rule.keep_newest,
-        keep_younger: rule.keep_younger.map(millis),
-        keep_pulled_within: rule.keep_pulled_within.map(millis),
-        untagged_older_than: rule.untagged.map(|untagged| millis(untagged.older_than)),
-    };
     Policy {
         retention: spec.retention.into_iter().map(rule).collect(),
         quotas: spec.quotas.into_iter().map(|it| Quota { images: it.images, bytes: it.bytes.0 }).collect(),
@@ -28,5 +19,18 @@ pub(crate) fn of(spec: Option<&RegistrySpec>) -> Policy {
         grace: spec.collection.grace.duration(),
         undo_window: spec.collection.undo_window.duration(),
         uploads: spec.collection.uploads.duration(),
+    }
+}
+
+/// A rule of retention.
+pub(crate) fn rule(rule: config::RetentionRule) -> Rule {
+    let millis = |span: Span| i64::try_from(span.duration().as_millis()).unwrap_or(i64::MAX);
+    Rule {
+        images: rule.images,
+        tags: rule.tags,
+        keep_newest: rule.keep_newest,
+        keep_younger: rule.keep_younger.map(millis),
+        keep_pulled_within: rule.keep_pulled_within.map(millis),
+        untagged_older_than: rule.untagged.map(|untagged| millis(untagged.older_than)),
     }
 }

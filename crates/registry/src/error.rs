@@ -52,6 +52,16 @@ pub enum RegistryError {
         /// The truth.
         found: Box<Digest>,
     },
+    /// A rule of replication cannot work.
+    #[error("replication rule {rule} to {to}: {why}")]
+    Replication {
+        /// The rule.
+        rule: String,
+        /// Where it pushes.
+        to: String,
+        /// Why.
+        why: String,
+    },
     /// The bytes are no manifest.
     #[error(transparent)]
     Manifest(#[from] ManifestError),

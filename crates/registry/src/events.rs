@@ -12,8 +12,9 @@ use std::time::Duration;
 use model::{Digest, ImageName, ImagePattern, Tag, Timestamp};
 use serde_json::json;
 use store::{RecordsError, Tx, outbox};
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 
+use crate::replication::{ReplicationRule, queue};
 use crate::{Registry, now};
 
 /// The media type of an event's body, which is the notification envelope of the distribution project.
@@ -128,6 +129,10 @@ pub(crate) struct Watch {
     /// Rings when there is something new in the outbox.
     outbox: Arc<Notify>,
     live: broadcast::Sender<ImageEvent>,
+    /// The rules by which images are replicated.
+    replicas: RwLock<Arc<[Arc<ReplicationRule>]>>,
+    /// Counts what was queued for them.
+    queued: watch::Sender<u64>,
 }
 
 impl Default for Watch {
@@ -140,6 +145,8 @@ impl Default for Watch {
             pulled: Notify::new(),
             outbox: Arc::default(),
             live: broadcast::channel(BACKLOG).0,
+            replicas: RwLock::new(Arc::new([])),
+            queued: watch::Sender::new(0),
         }
     }
 }
@@ -154,19 +161,27 @@ impl Watch {
     fn subscriptions(&self) -> Arc<[Subscription]> {
         Arc::clone(&self.subscriptions.read().unwrap_or_else(PoisonError::into_inner))
     }
+
+    fn replicas(&self) -> Arc<[Arc<ReplicationRule>]> {
+        Arc::clone(&self.replicas.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
-/// Events of one change: put into the outbox with it, and told in this process when it is durable.
+/// Events of one change: put into the outbox and the queues of replication with it, and told in this process when it is
+/// durable.
 pub(crate) struct Announcement {
     subscriptions: Arc<[Subscription]>,
+    replicas: Arc<[Arc<ReplicationRule>]>,
     events: Vec<ImageEvent>,
 }
 
 impl Announcement {
-    /// Puts the events into the outbox for everybody who wants them.
+    /// Puts the events into the outbox for everybody who wants them, and queues what they make necessary elsewhere. The
+    /// change itself was made before in this transaction.
     pub(crate) fn write(&self, tx: &mut Tx<'_>) -> Result<(), RecordsError> {
         for event in &self.events {
             write(tx, event, &self.subscriptions)?;
+            self.replicas.iter().try_for_each(|rule| queue::enqueue(tx, rule, event))?;
         }
         Ok(())
     }
@@ -200,6 +215,20 @@ impl Registry {
         Arc::clone(&self.shared.watch.outbox)
     }
 
+    /// Queues changes for these rules from now on.
+    pub(crate) fn replicate(&self, rules: Vec<Arc<ReplicationRule>>) {
+        *self.shared.watch.replicas.write().unwrap_or_else(PoisonError::into_inner) = rules.into();
+    }
+
+    /// Counts when something was queued for replication.
+    pub(crate) fn replication_bell(&self) -> watch::Receiver<u64> {
+        self.shared.watch.queued.subscribe()
+    }
+
+    pub(crate) fn ring_replication(&self) {
+        self.shared.watch.queued.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
     /// The same registry, in which what is done is done by `actor`.
     #[must_use]
     pub fn acting_for(&self, actor: &str) -> Self {
@@ -214,7 +243,8 @@ impl Registry {
 
     /// Prepares to tell of a change.
     pub(crate) fn announce(&self, events: Vec<ImageEvent>) -> Arc<Announcement> {
-        Arc::new(Announcement { subscriptions: self.shared.watch.subscriptions(), events })
+        let watch = &self.shared.watch;
+        Arc::new(Announcement { subscriptions: watch.subscriptions(), replicas: watch.replicas(), events })
     }
 
     /// The change is durable.
@@ -222,6 +252,9 @@ impl Registry {
         let watch = &self.shared.watch;
         if !announcement.subscriptions.is_empty() {
             watch.outbox.notify_one();
+        }
+        if !announcement.replicas.is_empty() {
+            self.ring_replication();
         }
         if watch.live.receiver_count() > 0 {
             for event in &announcement.events {

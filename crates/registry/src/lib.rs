@@ -21,6 +21,7 @@ mod policy;
 mod pulls;
 mod quota;
 mod remembered;
+pub mod replication;
 pub mod retention;
 mod roots;
 mod schema;

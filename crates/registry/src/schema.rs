@@ -128,4 +128,45 @@ CREATE TABLE registry_quota_usage (
     bytes BIGINT NOT NULL
 );
 ",
+    "
+-- What is to be replicated, and what a rule of replication has pushed. Images by their names: they may be gone.
+CREATE TABLE registry_replication_rules (
+    name TEXT NOT NULL PRIMARY KEY,
+    place TEXT NOT NULL,
+    selection TEXT NOT NULL,
+    success BIGINT,
+    error TEXT,
+    error_at BIGINT,
+    failures BIGINT NOT NULL,
+    paused BIGINT NOT NULL
+);
+CREATE TABLE registry_replication_queue (
+    rule TEXT NOT NULL,
+    image BYTES NOT NULL,
+    what BYTES NOT NULL,
+    seq BIGINT NOT NULL,
+    since BIGINT NOT NULL,
+    due BIGINT NOT NULL,
+    attempts BIGINT NOT NULL,
+    PRIMARY KEY (rule, image, what)
+);
+CREATE INDEX registry_replication_queue_by_due ON registry_replication_queue (rule, due, seq);
+CREATE TABLE registry_replicated_tags (
+    rule TEXT NOT NULL,
+    image BYTES NOT NULL,
+    tag BYTES NOT NULL,
+    digest TEXT,
+    intended TEXT,
+    updated BIGINT NOT NULL,
+    own BIGINT NOT NULL,
+    retired BIGINT NOT NULL,
+    PRIMARY KEY (rule, image, tag)
+);
+CREATE TABLE registry_replicated_manifests (
+    rule TEXT NOT NULL,
+    image BYTES NOT NULL,
+    digest TEXT NOT NULL,
+    PRIMARY KEY (rule, image, digest)
+);
+",
 ];

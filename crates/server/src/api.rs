@@ -5,6 +5,7 @@ mod login;
 mod logs;
 mod records;
 mod registry;
+mod replication;
 mod repositories;
 mod robots;
 mod runs;
@@ -48,6 +49,8 @@ pub(crate) fn core_routes() -> Router<Core> {
         .route("/registry/keys", get(robots::keys))
         .route("/registry/keys/rotate", post(robots::rotate_keys))
         .route("/registry/upstreams", get(upstreams::list))
+        .route("/registry/replication", get(replication::list))
+        .route("/registry/replication/{rule}", post(replication::again))
         .route("/registry/retention", get(registry::plan).post(registry::apply))
         .route("/registry/gc", post(registry::collect))
         .route("/registry/freezes", get(registry::freezes).post(registry::freeze).delete(registry::thaw))

@@ -5,6 +5,7 @@ use axum::extract::{FromRef, FromRequestParts};
 use http::request::Parts;
 use pipeline::Basis;
 use registry::Registry;
+use registry::replication::Replication;
 use registry::upstream::Upstreams;
 use store::Records;
 use tokio::sync::watch;
@@ -17,6 +18,7 @@ pub(crate) struct Core {
     pub(crate) access: Access,
     pub(crate) registry: Registry,
     pub(crate) upstreams: Upstreams,
+    pub(crate) replication: Replication,
     pub(crate) records: Records,
     /// Turns true when the server stops.
     pub(crate) stopping: watch::Receiver<bool>,
@@ -28,6 +30,7 @@ impl Core {
             access: basis.access.clone(),
             registry: basis.registry.clone(),
             upstreams: basis.upstreams.clone(),
+            replication: basis.replication.clone(),
             records: basis.records.clone(),
             stopping,
         }

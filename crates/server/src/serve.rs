@@ -85,6 +85,7 @@ pub struct Running {
     stop: watch::Sender<bool>,
     listeners: Vec<JoinHandle<()>>,
     sending: Option<JoinHandle<()>>,
+    replicating: JoinHandle<()>,
     exporting: Option<JoinHandle<()>>,
 }
 
@@ -112,12 +113,16 @@ pub async fn start(options: ServeOptions) -> Result<Running, StartError> {
     let admin_token = basis.access.bootstrap().await?;
     tokio::spawn(core.clone().keep_house());
     let sending = sender.map(|sender| tokio::spawn(outbound::run(core.clone(), sender)));
+    let replicating = tokio::spawn({
+        let core = core.clone();
+        async move { core.replication.run(core.stopped()).await }
+    });
     let routes = routes(core, pipeline.as_ref());
     let (edge, exporting) = Edge::new(&options.spec)?;
     let edge = Arc::new(edge);
     let metrics_address = bound_metrics.as_ref().map(|it| it.address);
     let bound = bound.into_iter().map(|it| (it, routes.clone()));
-    let page = metrics::routes(Arc::clone(&edge.metrics), basis.registry.clone());
+    let page = metrics::routes(Arc::clone(&edge.metrics), basis.registry.clone(), basis.replication.clone());
     let serve = |(it, routes): (Bound, Router)| tokio::spawn(it.serve(routes, Arc::clone(&edge), stopped.clone()));
     let listeners = bound.chain(bound_metrics.map(|it| (it, page))).map(serve).collect();
     Ok(Running {
@@ -130,6 +135,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, StartError> {
         stop,
         listeners,
         sending,
+        replicating,
         exporting,
     })
 }
@@ -152,6 +158,7 @@ impl Running {
         if let Some(sending) = self.sending {
             let _ = sending.await;
         }
+        let _ = self.replicating.await;
         if let Some(pipeline) = self.pipeline {
             pipeline.stop().await;
         }

@@ -6,6 +6,7 @@ mod logs;
 mod migrate;
 mod records;
 mod registry;
+mod replication;
 mod robots;
 mod runs;
 mod secrets;
@@ -57,6 +58,9 @@ async fn client(command: Command, output: crate::cli::Format) -> Result<ExitCode
         Command::Repo(command) => access::repo(command, output).await,
         Command::Target(command) => access::target(command).await,
         Command::Secrets(command) => secrets::secrets(command, output).await,
+        Command::Registry(RegistryCommand::Replication { again, connection }) => {
+            replication::replication(again, &connection, output).await
+        }
         Command::Registry(command) => upkeep::registry(command, output).await,
         Command::Up(_) | Command::Image(_) | Command::Migrate(_) | Command::Demo(_) | Command::Completion { .. } => {
             Ok(ExitCode::SUCCESS)

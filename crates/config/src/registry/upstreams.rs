@@ -119,14 +119,9 @@ impl Upstream {
         if self.prefix().is_none() {
             return Err(format!("prefix: is needed, because no image name can begin with {:?}", self.name));
         }
-        let (host, plain) = self.endpoint();
-        let scheme = self.url.as_ref().is_none_or(|url| url.starts_with("https://") || url.starts_with("http://"));
-        if !scheme || host.is_empty() || host.contains(['/', '?', '#', '@']) {
-            return Err("url: expected https://host or https://host:port, without a path and credentials".into());
-        }
-        if plain && !self.insecure_plain_http {
-            return Err("url: http:// needs insecurePlainHttp: true".into());
-        }
+        let (host, _) = self.endpoint();
+        let url = self.url.clone().unwrap_or_else(|| format!("https://{host}"));
+        check_url(&url, self.insecure_plain_http)?;
         if self.timeout < Span::seconds(1) || self.timeout > Span::seconds(120) {
             return Err(format!("timeout: {} is not between 1s and 2m", self.timeout));
         }
@@ -135,6 +130,23 @@ impl Upstream {
         }
         Ok(())
     }
+}
+
+/// What is wrong with the address of a registry.
+pub(super) fn check_url(url: &str, allows_plain: bool) -> Result<(), String> {
+    let (host, plain) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
+        (Some(host), _) => (host, false),
+        (None, Some(host)) => (host, true),
+        (None, None) => ("", false),
+    };
+    let host = host.trim_end_matches('/');
+    if host.is_empty() || host.contains(['/', '?', '#', '@']) {
+        return Err("url: expected https://host or https://host:port, without a path and credentials".into());
+    }
+    if plain && !allows_plain {
+        return Err("url: http:// needs insecurePlainHttp: true".into());
+    }
+    Ok(())
 }
 
 pub(super) fn check(all: &[Upstream]) -> Result<(), String> {

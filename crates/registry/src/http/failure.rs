@@ -190,7 +190,7 @@ impl From<RegistryError> for Failure {
             }
             E::BeingRemoved(_) | E::Collecting => Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", error)
                 .with(header::RETRY_AFTER, HeaderValue::from_static("1")),
-            E::Roots(_) | E::NobodyListens => {
+            E::Roots(_) | E::NobodyListens | E::Replication { .. } => {
                 Self::internal(StatusCode::SERVICE_UNAVAILABLE, "the registry cannot answer now", error)
             }
             E::TooManyUploads => Self::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", error)

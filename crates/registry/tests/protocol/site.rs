@@ -54,6 +54,12 @@ impl Site {
         (self.registry, self.records, self.access) = (registry, records, access);
     }
 
+    /// Serves the same data at this address too.
+    #[allow(dead_code)]
+    pub async fn serve_at(&self, host: &str) -> String {
+        serve_at(host, &self.registry, &self.access, Upstreams::default(), None).await
+    }
+
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("http://{}{path}", self.host))
     }
@@ -124,7 +130,17 @@ pub async fn serve_with(
     upstreams: Upstreams,
     upstream: Option<&'static str>,
 ) -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    serve_at("127.0.0.1:0", registry, access, upstreams, upstream).await
+}
+
+async fn serve_at(
+    address: &str,
+    registry: &Registry,
+    access: &Access,
+    upstreams: Upstreams,
+    upstream: Option<&'static str>,
+) -> String {
+    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
     let state = RegistryHttp {
         registry: registry.clone(),

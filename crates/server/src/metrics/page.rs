@@ -7,6 +7,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
 use http::header;
+use registry::replication::{Replication, ReplicationState};
 use registry::{Registry, Usage};
 
 use super::text::Text;
@@ -20,12 +21,13 @@ const FRESH: Duration = Duration::from_secs(60);
 struct Page {
     metrics: Arc<Metrics>,
     registry: Registry,
+    replication: Replication,
     usage: RwLock<Option<(Instant, Usage)>>,
 }
 
 /// The page alone.
-pub(crate) fn routes(metrics: Arc<Metrics>, registry: Registry) -> Router {
-    let page = Page { metrics, registry, usage: RwLock::new(None) };
+pub(crate) fn routes(metrics: Arc<Metrics>, registry: Registry, replication: Replication) -> Router {
+    let page = Page { metrics, registry, replication, usage: RwLock::new(None) };
     Router::new()
         .route("/metrics", get(show))
         .with_state(Arc::new(page))
@@ -40,6 +42,10 @@ async fn show(State(page): State<Arc<Page>>) -> ([(header::HeaderName, &'static 
     match page.usage().await {
         Ok(usage) => write_usage(&usage, &mut text),
         Err(error) => tracing::warn!(%error, "what the registry holds cannot be counted"),
+    }
+    match page.replication.states().await {
+        Ok(states) => write_replication(&states, &mut text),
+        Err(error) => tracing::warn!(%error, "how replication stands cannot be read"),
     }
     process::write(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.finish())
@@ -68,4 +74,39 @@ fn write_usage(usage: &Usage, text: &mut Text) {
     ] {
         text.single(name, "gauge", help, value);
     }
+}
+
+/// What is said of a rule of replication.
+type OfRule = fn(&ReplicationState) -> Option<i64>;
+
+fn write_replication(states: &[ReplicationState], text: &mut Text) {
+    let families: [(&str, &str, &str, OfRule); 7] = [
+        ("queued", "gauge", "Tags and manifests that wait to be replicated.", |it| i64::try_from(it.queued).ok()),
+        ("lag_seconds", "gauge", "For how long the oldest of them waits.", |it| {
+            let now = model::Timestamp::from(std::time::SystemTime::now());
+            Some(it.waiting_since.map_or(0, |since| now.millis_since(since).max(0) / 1000))
+        }),
+        ("last_success_timestamp_seconds", "gauge", "When something was last found or made right.", |it| {
+            it.success.map(|at| at.0 / 1000)
+        }),
+        ("pushed_total", "counter", "Tags and manifests that were replicated.", |it| count(it.done.pushed)),
+        ("sent_bytes_total", "counter", "Bytes of blobs that were sent.", |it| count(it.done.bytes)),
+        ("removed_total", "counter", "Tags that were taken away at the destination.", |it| count(it.done.removed)),
+        ("failures_total", "counter", "Attempts that failed.", |it| count(it.done.failed)),
+    ];
+    for (name, kind, help, value) in families {
+        if states.is_empty() {
+            return;
+        }
+        let name = format!("towpath_replication_{name}");
+        text.family(&name, kind, help);
+        for (state, value) in states.iter().filter_map(|state| Some((state, value(state)?))) {
+            // The name of a rule needs no escapes.
+            text.sample(&name, format_args!("{{rule=\"{}\"}}", state.name), value);
+        }
+    }
+}
+
+fn count(counter: u64) -> Option<i64> {
+    i64::try_from(counter).ok()
 }

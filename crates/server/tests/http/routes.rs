@@ -134,6 +134,8 @@ fn machines() -> Vec<Row> {
 fn upkeep() -> Vec<Row> {
     let (retention, freezes, works) = ("/registry/retention", "/registry/freezes", r#"{"images":"works/**"}"#);
     vec![
+        row(("GET", "/registry/replication"), "/registry/replication", SERVER),
+        row(("POST", "/registry/replication/{rule}"), "/registry/replication/none", [401, 403, 403, 403, 403, 404]),
         row(("GET", retention), "/registry/retention?images=works/**", MANAGERS),
         row(("POST", retention), retention, MANAGERS).body(works),
         row(("POST", "/registry/gc"), "/registry/gc", SERVER).body("{}"),

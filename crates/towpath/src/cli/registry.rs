@@ -111,6 +111,18 @@ pub(crate) enum RegistryCommand {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Show how the rules of `spec.registry.replication` stand, or push everything of one again
+    #[command(after_help = "Examples:
+  towpath registry replication
+  towpath registry replication -o json
+  towpath registry replication --again offsite")]
+    Replication {
+        /// Look at everything that this rule is about once more, and push what is not there
+        #[arg(long, value_name = "RULE")]
+        again: Option<String>,
+        #[command(flatten)]
+        connection: Connection,
+    },
     /// Show what is used of each quota
     #[command(after_help = "Example:\n  towpath registry quotas")]
     Quotas {

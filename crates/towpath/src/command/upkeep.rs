@@ -14,7 +14,9 @@ use crate::output;
 pub(crate) async fn registry(command: RegistryCommand, format: Format) -> Result<ExitCode, Failure> {
     match command {
         // These are dealt with before.
-        RegistryCommand::Serve(_) | RegistryCommand::Keys(_) => Ok(ExitCode::SUCCESS),
+        RegistryCommand::Serve(_) | RegistryCommand::Keys(_) | RegistryCommand::Replication { .. } => {
+            Ok(ExitCode::SUCCESS)
+        }
         RegistryCommand::Gc { no_scrub, purge, connection } => {
             gc(&json!({ "scrub": !no_scrub, "purge": purge }), &connection, format).await
         }
