@@ -140,6 +140,11 @@ impl Access {
         found.ok_or_else(|| LoginError::NoProvider(name.chars().take(80).collect()))
     }
 
+    /// The names of the providers through which people sign in.
+    pub fn providers(&self) -> Vec<&str> {
+        self.identities.providers.iter().map(Provider::name).collect()
+    }
+
     /// Begins a login through a provider, which sends the browser back to `redirect`.
     ///
     /// # Errors

@@ -10,13 +10,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit, Mac};
-use model::{RepoName, TokenId, UserId};
+use model::{RepoName, UserId};
 use sha2::Sha256;
 use store::{RecordsError, Tx};
 use tokio::sync::Semaphore;
 
 use crate::accounts::{OwnerKind, find_owner, insert_owner};
-use crate::principal::split_scopes;
 use crate::schema::fold;
 use crate::{Access, AccessError, Principal, Scope, Secret, User, now, tokens};
 
@@ -220,14 +219,7 @@ fn find(tx: &mut Tx<'_>, folded: &str) -> Result<Found, RecordsError> {
                JOIN tokens ON tokens.id = passwords.token
                WHERE owners.folded = $1";
     if let Some(row) = tx.query_first(sql, &[folded.into()])? {
-        let user = User {
-            id: UserId(row.get(3)?),
-            name: row.get(4)?,
-            admin: row.get(5)?,
-            token: TokenId(row.get(1)?),
-            scopes: split_scopes(&row.get::<String>(2)?)?,
-        };
-        return Ok(Found::User(Box::new(user), row.get(0)?));
+        return Ok(Found::User(Box::new(tokens::user(&row)?), row.get(0)?));
     }
     let other = tx.query_first("SELECT hash FROM passwords ORDER BY holder LIMIT 1", &[])?;
     other.map_or(Ok(Found::None), |row| Ok(Found::Nobody(row.get(0)?)))

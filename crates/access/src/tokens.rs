@@ -222,6 +222,18 @@ pub(crate) fn insert(
 }
 
 /// The user whose token this is, and whether its use has to be noted.
+/// The user of a row that holds, after its first column, the token's id and scopes, and the user's id, name and whether
+/// they administer the server.
+pub(crate) fn user(row: &Row) -> Result<User, RecordsError> {
+    Ok(User {
+        id: UserId(row.get(3)?),
+        name: row.get(4)?,
+        admin: row.get(5)?,
+        token: TokenId(row.get(1)?),
+        scopes: split_scopes(&row.get::<String>(2)?)?,
+    })
+}
+
 fn find_user(tx: &mut Tx<'_>, hash: &crate::secret::Hash) -> Result<Option<(User, bool)>, RecordsError> {
     let sql = "SELECT tokens.hash, tokens.id, tokens.scopes, owners.id, owners.name, owners.admin, tokens.used
                FROM tokens JOIN owners ON owners.id = tokens.holder
@@ -229,14 +241,7 @@ fn find_user(tx: &mut Tx<'_>, hash: &crate::secret::Hash) -> Result<Option<(User
     for row in tx.query(sql, &[hash.lookup().into(), now().into()])? {
         if hash.is(&row.get::<Vec<u8>>(0)?) {
             let used: Option<Timestamp> = row.get(6)?;
-            let user = User {
-                id: UserId(row.get(3)?),
-                name: row.get(4)?,
-                admin: row.get(5)?,
-                token: TokenId(row.get(1)?),
-                scopes: split_scopes(&row.get::<String>(2)?)?,
-            };
-            return Ok(Some((user, used.is_none_or(|used| now().0 - used.0 > USE_EVERY))));
+            return Ok(Some((user(&row)?, used.is_none_or(|used| now().0 - used.0 > USE_EVERY))));
         }
     }
     Ok(None)

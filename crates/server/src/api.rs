@@ -26,10 +26,12 @@ const BODY_LIMIT: usize = 1 << 20;
 pub(crate) fn core_routes() -> Router<Core> {
     Router::new()
         .route("/version", get(version))
+        .route("/user", get(accounts::me))
         .route("/users", get(accounts::users).post(accounts::create_user))
         .route("/users/import", post(accounts::import))
         .route("/users/{user}", delete(accounts::delete_user))
         .route("/users/{user}/identities/{provider}", put(accounts::link))
+        .route("/login", get(login::ways))
         .route("/login/oidc/{provider}", get(login::begin))
         .route("/login/oidc/{provider}/callback", get(login::finish))
         .route("/users/{user}/tokens", get(accounts::tokens).post(accounts::create_token))

@@ -36,13 +36,13 @@ pub(crate) enum Format {
 /// Which server, as whom.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Connection {
-    /// The server's address
-    #[arg(long, env = "TOWPATH_SERVER", default_value = "http://127.0.0.1:7080", global = true, value_name = "URL")]
-    pub(crate) server: String,
+    /// The server's address [default: that of the last `towpath login`, else http://127.0.0.1:7080]
+    #[arg(long, env = "TOWPATH_SERVER", global = true, value_name = "URL")]
+    pub(crate) server: Option<String>,
     /// PEM file of the authorities that the server's certificate is verified by, instead of this machine's
     #[arg(long, env = "TOWPATH_CA", global = true, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
-    /// Your token
+    /// Your token; that of `towpath login` without it
     #[arg(
         long,
         env = "TOWPATH_TOKEN",
@@ -52,6 +52,22 @@ pub(crate) struct Connection {
         hide_default_value = true
     )]
     pub(crate) token: String,
+}
+
+/// How to log in.
+#[derive(Debug, Args)]
+pub(crate) struct LoginArgs {
+    /// The server's address, in place of --server
+    #[arg(value_name = "SERVER")]
+    pub(crate) at: Option<String>,
+    /// Read a token from standard input, instead of signing in with a browser
+    #[arg(long)]
+    pub(crate) token_stdin: bool,
+    /// Through which of the server's providers to sign in, if there are several
+    #[arg(long, value_name = "NAME", conflicts_with = "token_stdin")]
+    pub(crate) provider: Option<String>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
 }
 
 #[derive(Debug, Subcommand)]
@@ -68,6 +84,24 @@ pub(crate) enum Command {
     /// The registry: serve it alone, look after it
     #[command(subcommand)]
     Registry(registry::RegistryCommand),
+    /// Keep a token for a server, for all commands that are given none
+    ///
+    /// Without `--token-stdin`, the address of the server's provider of identities is shown; the page that it ends with shows
+    /// the token. Tokens are kept in `$XDG_CONFIG_HOME/towpath/logins.json`, which only you can read. Commands that name no
+    /// server go to the one of the last login.
+    #[command(after_help = "Examples:
+  towpath login https://towpath.example.org
+  towpath login https://registry.lan:5000 --token-stdin < token")]
+    Login(LoginArgs),
+    /// Forget the token of a server; without one, that of the last login
+    #[command(after_help = "Examples:\n  towpath logout\n  towpath logout https://towpath.example.org")]
+    Logout {
+        /// The server's address, in place of --server
+        #[arg(value_name = "SERVER")]
+        at: Option<String>,
+        #[command(flatten)]
+        connection: Connection,
+    },
     /// Apply records: organisations, users, repositories, targets
     #[command(after_help = "Example:\n  towpath apply -f site.yaml")]
     Apply {

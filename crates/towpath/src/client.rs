@@ -7,6 +7,15 @@ use serde_json::Value;
 
 use crate::cli::Connection;
 use crate::error::{Failure, Kind};
+use crate::kept::{self, Kept};
+
+/// Where `towpath up` listens by default.
+const DEFAULT_SERVER: &str = "http://127.0.0.1:7080";
+
+/// What `towpath login` has kept.
+fn kept() -> Result<Kept, Failure> {
+    kept::path().map_or_else(|| Ok(Kept::default()), |path| kept::read(&path))
+}
 
 /// A server and whom we are there.
 #[derive(Clone)]
@@ -17,8 +26,40 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// As the token says that is given, or else as `towpath login` has kept it.
     pub(crate) fn new(connection: &Connection) -> Result<Self, Failure> {
-        let server = connection.server.trim_end_matches('/').to_owned();
+        if !connection.token.is_empty() {
+            return Self::anonymous(connection).map(|client| client.with_token(&connection.token));
+        }
+        let kept = kept()?;
+        let client = Self::to(connection, &kept)?;
+        match kept.servers.get(&kept::address(&client.server)) {
+            Some(login) => Ok(client.with_token(&login.token)),
+            None => Ok(client),
+        }
+    }
+
+    /// As nobody.
+    pub(crate) fn anonymous(connection: &Connection) -> Result<Self, Failure> {
+        // The file is not looked at where nothing of it is needed.
+        let kept = if connection.server.is_none() { kept()? } else { Kept::default() };
+        Self::to(connection, &kept)
+    }
+
+    /// The same server, as whom the token stands for.
+    #[must_use]
+    pub(crate) fn with_token(self, token: &str) -> Self {
+        Self { token: token.to_owned(), ..self }
+    }
+
+    /// The server's address.
+    pub(crate) fn server(&self) -> &str {
+        &self.server
+    }
+
+    fn to(connection: &Connection, kept: &Kept) -> Result<Self, Failure> {
+        let server = connection.server.as_deref().or(kept.server.as_deref()).unwrap_or(DEFAULT_SERVER);
+        let server = server.trim_end_matches('/').to_owned();
         let plain = server.starts_with("http://");
         if !plain && !server.starts_with("https://") {
             let message = format!("the server's address {server:?} does not begin with http:// or https://");
@@ -32,7 +73,7 @@ impl Client {
             http = http.tls_certs_only([]);
         }
         let http = http.build().map_err(|error| Failure::failed(format!("no client can be made: {}", root(&error))))?;
-        Ok(Self { http, server, token: connection.token.clone() })
+        Ok(Self { http, server, token: String::new() })
     }
 
     /// The response to a request, if it went well.

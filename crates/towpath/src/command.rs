@@ -2,6 +2,7 @@
 
 mod access;
 mod image;
+mod login;
 mod logs;
 mod migrate;
 mod records;
@@ -45,6 +46,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
 
 async fn client(command: Command, output: crate::cli::Format) -> Result<ExitCode, Failure> {
     match command {
+        Command::Login(args) => Box::pin(login::login(args, output)).await,
+        Command::Logout { at, connection } => login::logout(at, connection, output),
         Command::Apply { file, connection } => records::apply(&file, &connection, output).await,
         Command::Export { connection } => records::export(&connection).await,
         Command::Status { what, connection } => status::status(what, &connection, output).await,

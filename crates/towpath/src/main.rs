@@ -5,6 +5,7 @@ mod client;
 mod command;
 mod demo;
 mod error;
+mod kept;
 mod output;
 
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ use model::{Timestamp, TokenId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::core::{Core, Who};
+use crate::core::{Core, Who, name_of};
 use crate::extract::{Input, Json, Path};
 use crate::problem::Problem;
 
@@ -20,6 +20,13 @@ fn token_json(token: &TokenRecord) -> Value {
         "id": token.id, "name": token.name, "scopes": token.scopes,
         "created": token.created, "expires": token.expires, "lastUsed": token.used,
     })
+}
+
+/// `GET /user`: whom the request's credentials are.
+pub(super) async fn me(State(core): State<Core>, who: Who) -> Result<Json<Value>, Problem> {
+    who.known()?;
+    let admin = core.allow(&who.0, Action::Admin, Resource::Server).await.is_ok();
+    Ok(Json(json!({ "name": name_of(&who.0), "admin": admin })))
 }
 
 pub(super) async fn users(State(core): State<Core>, who: Who) -> Result<Json<Value>, Problem> {

@@ -34,6 +34,11 @@ fn cookie(origin: &Origin, value: &str, seconds: u32) -> Result<HeaderValue, Pro
     HeaderValue::try_from(text).map_err(|error| Problem::internal(&error))
 }
 
+/// `GET /login`: through whom people can sign in.
+pub(super) async fn ways(State(core): State<Core>) -> Json<serde_json::Value> {
+    Json(json!({ "oidc": core.access.providers() }))
+}
+
 pub(super) async fn begin(
     State(core): State<Core>,
     Path(provider): Path<String>,

@@ -82,6 +82,12 @@ async fn a_browser_comes_back_with_a_token() {
     let ada = answer["token"].as_str();
     assert_eq!(world.api("GET", "/users/ada/tokens", ada, None).await.status, 200);
 
+    // What a program needs to send somebody there, and to know whom it got a token of.
+    assert_eq!(world.api("GET", "/login", None, None).await.json(), json!({ "oidc": ["corp"] }));
+    let me = world.api("GET", "/user", ada, None).await;
+    assert_eq!(me.json(), json!({ "name": "ada", "admin": false }));
+    world.api("GET", "/user", None, None).await.is_problem(401);
+
     world.api("GET", "/login/oidc/nobody", None, None).await.is_problem(404);
     // Somebody who was a user before is linked by an administrator.
     let link = r#"{"subject":"8"}"#;

@@ -126,8 +126,8 @@ pub(crate) async fn repo(command: RepoCommand, format: Format) -> Result<ExitCod
         RepoCommand::Create { name, branch, public, connection } => {
             let visibility = if public { "public" } else { "private" };
             let body = json!({ "name": name, "defaultBranch": branch, "visibility": visibility });
-            let server = connection.server.trim_end_matches('/');
-            let done = format!("repository {name} is made; push to {server}/{name}.git");
+            let client = Client::anonymous(&connection)?;
+            let done = format!("repository {name} is made; push to {}/{name}.git", client.server());
             make(&connection, (Method::POST, "/repositories"), &body, format, &done).await
         }
         RepoCommand::Rename { name, to, connection } => {

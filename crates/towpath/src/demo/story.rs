@@ -64,7 +64,7 @@ pub(super) struct Story {
 
 impl Story {
     pub(super) fn new(clock: Clock, server: &Server, dir: &Path) -> Result<Self, Failure> {
-        let connection = Connection { server: server.url.clone(), ca: None, token: server.token.clone() };
+        let connection = Connection { server: Some(server.url.clone()), ca: None, token: server.token.clone() };
         let home = dir.join("home");
         std::fs::create_dir_all(&home)?;
         Ok(Self {
