@@ -14,6 +14,7 @@ use crate::identities::identities;
 use crate::images::RegistryImages;
 use crate::needed::Needed;
 use crate::policy;
+use crate::presence::Presence;
 use crate::rooms::Rooms;
 use crate::{Journal, Pipeline, StartError, replication, upstreams};
 
@@ -23,6 +24,8 @@ pub struct Basis {
     pub data: DataDir,
     /// Records.
     pub records: Records,
+    /// This server's place among those that share the records.
+    pub presence: Option<Presence>,
     /// Blobs.
     pub blobs: Blobs,
     /// The gate.
@@ -47,7 +50,11 @@ impl Basis {
             Some(reference) => Location::Postgres(reference.resolve()?.to_string()),
         };
         let records = Records::open(location).await.map_err(of("the records"))?;
-        let blobs = blobs(&data, spec).await?;
+        store::log::install(&records).await.map_err(of("the records"))?;
+        let bucket = spec.blobs.s3.as_ref().map(|bucket| format!("{}/{}", bucket.bucket, bucket.prefix));
+        let presence = Presence::take(&records, data.path(), bucket.as_deref());
+        let presence = presence.await.map_err(of("the records"))?;
+        let blobs = blobs(&data, &records, spec).await?;
         let access = access::Access::install(records.clone()).await.map_err(of("the accounts"))?;
         let access = access.with_anonymous_images(anonymous(spec));
         let upstreams = upstreams::open(spec)?;
@@ -60,11 +67,11 @@ impl Basis {
         registry.set_reserve(data.reserve().clone());
         registry.configure(policy::of(spec.registry.as_ref())).await.map_err(of("the registry"))?;
         let replication = replication::open(&registry, spec).await?;
-        Ok(Self { data, records, blobs, access, registry, upstreams, replication })
+        Ok(Self { data, records, presence, blobs, access, registry, upstreams, replication })
     }
 }
 
-async fn blobs(data: &DataDir, spec: &ServerSpec) -> Result<Blobs, OpenError> {
+async fn blobs(data: &DataDir, records: &Records, spec: &ServerSpec) -> Result<Blobs, OpenError> {
     let Some(bucket) = &spec.blobs.s3 else {
         return Blobs::open(&data.blobs()).await.map_err(of("the blob store"));
     };
@@ -77,7 +84,7 @@ async fn blobs(data: &DataDir, spec: &ServerSpec) -> Result<Blobs, OpenError> {
         secret_key: bucket.secret_key.resolve()?.to_string(),
         path_style: bucket.path_style,
     };
-    Blobs::open_bucket(&data.blobs(), &options).await.map_err(of("the blob store"))
+    Blobs::open_bucket(&data.blobs(), &options, records).await.map_err(of("the blob store"))
 }
 
 /// What may be done with images without credentials.

@@ -7,12 +7,14 @@ use model::{Digest, ImageName, Timestamp};
 use store::{BlobReader, RecordsError, StoredBlob, Tx, UploadId};
 
 use crate::collect::claim;
+use crate::holds::Hold;
 use crate::policy::Policy;
 use crate::uploads::forget;
 use crate::{Registry, RegistryError, freeze, now, quota, trash};
 
-/// How often a removal that is under way is waited for, and how long each time: longer than one takes.
-const PATIENCE: (u32, Duration) = (600, Duration::from_millis(100));
+/// How often a removal that is under way is waited for, and how long each time: longer than one takes, also one whose
+/// process died.
+const PATIENCE: (u32, Duration) = (1300, Duration::from_millis(100));
 
 /// A blob as an image has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,25 +132,27 @@ impl Registry {
     pub(crate) async fn link_stored(
         &self,
         name: &ImageName,
-        blob: &StoredBlob,
+        (blob, hold): (&StoredBlob, &Hold),
         upload: Option<&UploadId>,
     ) -> Result<(), RegistryError> {
         let (image_name, digest, size) = (name.clone(), blob.digest(), blob.size());
-        let (policy, upload) = (self.policy(), upload.map(ToString::to_string));
-        self.write_beside_removals(move |tx| {
+        let (policy, upload) = (self.policy(), upload.cloned());
+        let (held, uploads) = (hold.clone(), self.blobs.uploads());
+        let linked = self.write_beside_removals(move |tx| {
             freeze::refuse(tx, &image_name)?;
             let at = now();
             let id = ensure_image(tx, &image_name, at)?;
             link(tx, &Place { id, name: &image_name, policy: &policy, at }, &digest, size)?;
-            upload.as_ref().map_or(Ok(()), |id| forget(tx, id))
-        })
-        .await?;
-        // Another process that shares the blobs knows nothing of the lease: it may have removed this one before it was
-        // linked. From here on it does not.
-        if self.blobs.stat(&digest).await?.is_none() {
-            return Err(RegistryError::BeingRemoved(digest));
+            held.release(tx)?;
+            let Some(upload) = &upload else { return Ok(()) };
+            uploads.forget(tx, upload)?;
+            forget(tx, upload.as_str())
+        });
+        let linked = linked.await;
+        if linked.is_err() {
+            self.let_go(hold).await;
         }
-        Ok(())
+        linked
     }
 
     /// A transaction that makes blobs part of images. One that is just being removed is waited for: whoever leased it in

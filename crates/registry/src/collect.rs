@@ -12,7 +12,8 @@
 //!    killed in between forgets none.
 //!
 //! A push that comes for a blob in the last step wins, or waits the moment until the blob is gone: see
-//! [`store::Removal`] within this process, and `registry_removals` for others that share the records.
+//! [`store::Removal`] within this process, and `registry_removals` and [`holds`](crate::holds) for others that share the
+//! records.
 
 mod bytes;
 mod scrub;
@@ -93,8 +94,7 @@ impl Registry {
         let mut run = Run { registry: self, now, thorough, collected, rested: Instant::now() };
         let outcome = run.all().await;
         let collected = run.collected;
-        let holder = self.shared.holder.clone();
-        self.records.write(move |tx| leases::release(tx, LEASE.0, &holder)).await?;
+        self.end_turn().await?;
         self.refill().await;
         tracing::info!(?collected, "collected the registry");
         outcome.map(|()| collected)
@@ -129,8 +129,14 @@ impl Registry {
         Ok(taken.await?)
     }
 
+    /// Gives the turn to collect back, if this process has it.
+    pub(crate) async fn end_turn(&self) -> Result<(), RegistryError> {
+        let holder = self.shared.holder.clone();
+        Ok(self.records.write(move |tx| leases::release(tx, LEASE.0, &holder)).await?)
+    }
+
     /// Takes, or keeps, the turn to collect among all processes that share the records.
-    async fn take_turn(&self) -> Result<(), RegistryError> {
+    pub(crate) async fn take_turn(&self) -> Result<(), RegistryError> {
         let holder = self.shared.holder.clone();
         let taken = self.records.write(move |tx| leases::acquire(tx, LEASE.0, &holder, now(), LEASE.1));
         if taken.await? { Ok(()) } else { Err(RegistryError::Collecting) }

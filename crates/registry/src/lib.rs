@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod fallback;
 mod freeze;
+mod holds;
 pub mod http;
 mod listing;
 mod manifests;

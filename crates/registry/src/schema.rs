@@ -169,4 +169,13 @@ CREATE TABLE registry_replicated_manifests (
     PRIMARY KEY (rule, image, digest)
 );
 ",
+    "
+-- Blobs that a process is about to store, for others that share the records and the bytes.
+CREATE TABLE registry_holds (
+    digest TEXT NOT NULL,
+    holder TEXT NOT NULL,
+    until BIGINT NOT NULL,
+    PRIMARY KEY (digest, holder)
+);
+",
 ];

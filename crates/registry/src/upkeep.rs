@@ -50,6 +50,16 @@ impl Registry {
     }
 
     async fn retain_and_collect(&self, scrub: bool) -> Result<(), RegistryError> {
+        match self.take_turn().await {
+            Err(RegistryError::Collecting) => return Ok(()),
+            turn => turn?,
+        }
+        let done = self.in_turn(scrub).await;
+        self.end_turn().await?;
+        done
+    }
+
+    async fn in_turn(&self, scrub: bool) -> Result<(), RegistryError> {
         if !self.policy().retention.is_empty() {
             let retained = self.retain(&ImagePattern::all(), now(), true, None).await?;
             tracing::info!(?retained, "applied the rules of retention");

@@ -2,6 +2,8 @@
 //!
 //! The bytes are the store's. That an upload exists is remembered in memory when it begins, so that one that is opened
 //! only to see whether it is allowed costs nothing, and recorded before its first part, so that it survives a restart.
+//! Where several processes share the records it is recorded at once, and nothing of it is in memory: any of them may get
+//! the next request.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -45,6 +47,9 @@ impl Sessions {
 impl Registry {
     /// Begins an upload to an image.
     pub(crate) async fn begin_upload(&self, image: &ImageName, subject: &str) -> Result<Session, RegistryError> {
+        if self.records.is_shared() {
+            return self.begin_for_all(image, subject).await;
+        }
         if self.shared.sessions.table().len() >= MAX_OPEN {
             return Err(RegistryError::TooManyUploads);
         }
@@ -58,6 +63,33 @@ impl Registry {
             begun: Instant::now(),
         };
         self.shared.sessions.table().insert(id, session.clone());
+        Ok(session)
+    }
+
+    /// Begins an upload that another process may go on with.
+    async fn begin_for_all(&self, image: &ImageName, subject: &str) -> Result<Session, RegistryError> {
+        self.refuse_full().await?;
+        let id = self.blobs.uploads().create().await?;
+        let session = Session {
+            id: id.clone(),
+            image: image.clone(),
+            subject: subject.to_owned(),
+            recorded: true,
+            begun: Instant::now(),
+        };
+        let row = session.clone();
+        let recorded = self.records.write_later(move |tx| {
+            let count = tx.query_first("SELECT COUNT(*) FROM registry_uploads", &[])?;
+            let count = count.map_or(Ok(0), |row| row.get::<i64>(0))?;
+            if usize::try_from(count).is_ok_and(|count| count >= MAX_OPEN) {
+                return Err(RegistryError::TooManyUploads.into());
+            }
+            record(tx, &row)
+        });
+        if let Err(error) = recorded.await {
+            self.blobs.uploads().abandon(&id).await?;
+            return Err(error.into());
+        }
         Ok(session)
     }
 
@@ -82,7 +114,9 @@ impl Registry {
         });
         let Some((image, subject)) = row.await? else { return Ok(None) };
         let session = Session { id: id.clone(), image, subject, recorded: true, begun: Instant::now() };
-        self.shared.sessions.table().insert(id.clone(), session.clone());
+        if !self.records.is_shared() {
+            self.shared.sessions.table().insert(id.clone(), session.clone());
+        }
         Ok(Some(session))
     }
 
@@ -101,15 +135,9 @@ impl Registry {
         self.refuse_full().await?;
         let writer = self.blobs.uploads().append(&session.id, offset).await?;
         if !session.recorded && !last {
-            let (id, image) = (session.id.to_string(), session.image.to_string());
-            let (subject, at) = (session.subject.clone(), now());
+            let row = session.clone();
             // After a power cut the client begins anew; that costs less than to wait for the disk at each of many uploads.
-            let recorded = self.records.write_later(move |tx| {
-                let sql = "INSERT INTO registry_uploads (id, image, subject, begun) VALUES ($1, $2, $3, $4)
-                           ON CONFLICT (id) DO NOTHING";
-                tx.execute(sql, &[id.into(), image.into(), subject.into(), at.into()]).map(drop)
-            });
-            recorded.await?;
+            self.records.write_later(move |tx| record(tx, &row)).await?;
             if let Some(session) = self.shared.sessions.table().get_mut(&session.id) {
                 session.recorded = true;
             }
@@ -120,13 +148,17 @@ impl Registry {
     /// Makes a blob of the image from an upload. A wrong digest ends the upload as well.
     pub(crate) async fn finish_upload(&self, session: &Session, digest: &Digest) -> Result<StoredBlob, RegistryError> {
         let lease = self.blobs.lease(&format!("upload to {}", session.image));
-        let finished = self.blobs.uploads().finish(&lease, &session.id, digest).await;
-        if let Err(store::BlobError::Mismatch { .. }) = &finished {
+        let uploads = self.blobs.uploads();
+        let finished = self.storing(digest, uploads.finish(&lease, &session.id, digest)).await;
+        if let Err(RegistryError::Blobs(error)) = &finished
+            && let store::BlobError::Mismatch { .. } = **error
+        {
             self.forget_upload(session).await?;
         }
-        let blob = finished?;
-        self.link_stored(&session.image, &blob, Some(&session.id)).await?;
+        let (blob, hold) = finished?;
+        self.link_stored(&session.image, (&blob, &hold), Some(&session.id)).await?;
         self.shared.sessions.table().remove(&session.id);
+        uploads.clear(&session.id).await;
         Ok(blob)
     }
 
@@ -165,8 +197,8 @@ impl Registry {
         writer: BlobWriter,
         digest: &Digest,
     ) -> Result<StoredBlob, RegistryError> {
-        let blob = writer.finish_as(digest).await?;
-        self.link_stored(image, &blob, None).await?;
+        let (blob, hold) = self.storing(digest, writer.finish_as(digest)).await?;
+        self.link_stored(image, (&blob, &hold), None).await?;
         Ok(blob)
     }
 
@@ -214,6 +246,14 @@ impl Registry {
         }
         Ok(())
     }
+}
+
+/// Records an upload.
+fn record(tx: &mut Tx<'_>, session: &Session) -> Result<(), RecordsError> {
+    let sql = "INSERT INTO registry_uploads (id, image, subject, begun) VALUES ($1, $2, $3, $4)
+               ON CONFLICT (id) DO NOTHING";
+    let (id, image) = (session.id.as_str(), session.image.to_string());
+    tx.execute(sql, &[id.into(), image.into(), session.subject.as_str().into(), now().into()]).map(drop)
 }
 
 /// Takes the record of an upload away.

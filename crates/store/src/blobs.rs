@@ -9,6 +9,7 @@ mod files;
 mod lease;
 mod partial;
 mod reader;
+mod staged;
 mod uploads;
 mod writer;
 
@@ -32,8 +33,11 @@ pub use lease::BlobLease;
 use lease::Leaving;
 pub use partial::{Following, FollowingReader, PartialBlob};
 pub use reader::BlobReader;
+use staged::Staged;
 pub use uploads::{UploadId, UploadWriter, Uploads};
 pub use writer::BlobWriter;
+
+use crate::records::Records;
 
 /// A blob that is durable and held by the lease it was written under. Only this room makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +47,10 @@ pub struct StoredBlob {
 }
 
 impl StoredBlob {
+    const fn new(digest: Digest, size: u64) -> Self {
+        Self { digest, size }
+    }
+
     /// Its digest.
     pub const fn digest(&self) -> Digest {
         self.digest
@@ -99,10 +107,12 @@ impl Removal {
     }
 }
 
-/// The blobs of a data directory. Clones share leases.
+/// The blobs of a data directory, or of a bucket. Clones share leases.
 #[derive(Clone, Debug)]
 pub struct Blobs {
     files: Arc<Files>,
+    /// Where uploads to a bucket are recorded.
+    records: Option<Records>,
 }
 
 impl Blobs {
@@ -114,20 +124,23 @@ impl Blobs {
         Self::open_at(dir, Place::Directory).await
     }
 
-    /// Opens the blobs of a bucket, which this process alone writes to below its prefix. What is being written is in `dir`
-    /// until it is complete.
+    /// Opens the blobs of a bucket. Those who write to it below its prefix share `records` too: these say how far uploads
+    /// are, and whoever removes blobs must ask there whether anybody wants them, for leases are of one process. What is
+    /// being written is in `dir` until it is complete.
     ///
     /// # Errors
-    /// When the directory cannot be made or written to, or the bucket cannot be looked into.
-    pub async fn open_bucket(dir: &Path, options: &BucketOptions) -> Result<Self, BlobError> {
+    /// When the directory cannot be made or written to, the bucket cannot be looked into, or the tables cannot be made.
+    pub async fn open_bucket(dir: &Path, options: &BucketOptions, records: &Records) -> Result<Self, BlobError> {
+        staged::install(records).await?;
         let bucket = Bucket::connect(options).await?;
-        Self::open_at(dir, Place::Bucket(Arc::new(bucket))).await
+        let blobs = Self::open_at(dir, Place::Bucket(Arc::new(bucket))).await?;
+        Ok(Self { records: Some(records.clone()), ..blobs })
     }
 
     async fn open_at(dir: &Path, place: Place) -> Result<Self, BlobError> {
         let dir = dir.to_owned();
         let files = blocking_io(move || Files::open(&dir, place)).await?;
-        Ok(Self { files: Arc::new(files) })
+        Ok(Self { files: Arc::new(files), records: None })
     }
 
     /// Whether blobs are files of this machine, which have a [path](Blobs::local_path).
@@ -243,7 +256,8 @@ impl Blobs {
 
     /// The uploads that clients send in parts.
     pub fn uploads(&self) -> Uploads {
-        Uploads::new(Arc::clone(&self.files))
+        let staged = self.records.as_ref().and_then(|records| Staged::new(&self.files, records));
+        Uploads::new(Arc::clone(&self.files), staged)
     }
 }
 

@@ -22,6 +22,8 @@ pub const BEFORE_NAME_SYNC: &str = "before-name-sync";
 pub const AFTER_BLOB_SYNC: &str = "after-blob-sync";
 /// After a part of an upload is written, before the client hears of it.
 pub const AFTER_UPLOAD_PART: &str = "after-upload-part";
+/// After a part of an upload is in the bucket, before the records say so.
+pub const AFTER_UPLOAD_STAGED: &str = "after-upload-staged";
 /// Before the file of a blob that no record names is removed.
 pub const BEFORE_BLOB_REMOVAL: &str = "before-blob-removal";
 /// After a blob that is being removed has lost its name, before its file is gone.

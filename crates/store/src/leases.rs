@@ -49,6 +49,17 @@ pub fn release(tx: &mut Tx<'_>, name: &str, holder: &str) -> Result<(), RecordsE
     tx.execute("DELETE FROM leases WHERE name = $1 AND holder = $2", &[name.into(), holder.into()]).map(drop)
 }
 
+/// The leases whose names begin with `start`, with their names; some may have expired.
+///
+/// # Errors
+/// As [`Tx::query`].
+pub fn beginning_with(tx: &mut Tx<'_>, start: &str) -> Result<Vec<(String, Lease)>, RecordsError> {
+    let rows = tx.query("SELECT name, holder, until FROM leases ORDER BY name", &[])?;
+    let lease = |row: &crate::Row| Ok((row.get(0)?, Lease { holder: row.get(1)?, until: row.get(2)? }));
+    let all: Vec<(String, Lease)> = rows.iter().map(lease).collect::<Result<_, RecordsError>>()?;
+    Ok(all.into_iter().filter(|(name, _)| name.starts_with(start)).collect())
+}
+
 /// The lease `name`, if somebody took it and has not given it back; it may have expired.
 ///
 /// # Errors

@@ -1,67 +1,18 @@
-//! The contract of blobs and uploads, on files and on a bucket.
+//! The contract of blobs, on files and on a bucket.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/bucket.rs"]
 mod bucket;
+#[path = "support/place.rs"]
+mod place;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use model::{Algorithm, Digest};
-use store::{BlobError, Blobs, Removed, UploadId};
-
-/// Where a test has its blobs.
-struct Place {
-    dir: tempfile::TempDir,
-    bucket: Option<bucket::Server>,
-}
-
-impl Place {
-    fn directory() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), bucket: None }
-    }
-
-    async fn bucket() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), bucket: Some(bucket::Server::start().await) }
-    }
-
-    async fn open(&self) -> Blobs {
-        match &self.bucket {
-            Some(bucket) => Blobs::open_bucket(self.dir(), &bucket.options()).await.unwrap(),
-            None => Blobs::open(self.dir()).await.unwrap(),
-        }
-    }
-
-    fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// Where finished blobs lie: names of objects are names of files there.
-    fn finished(&self) -> PathBuf {
-        self.bucket.as_ref().map_or_else(|| self.dir().to_owned(), bucket::Server::objects)
-    }
-
-    fn file(&self, digest: &Digest) -> PathBuf {
-        let hex = digest.hex();
-        self.finished().join(digest.algorithm().name()).join(&hex[..2]).join(hex)
-    }
-
-    /// Puts something there that is no blob.
-    fn write(&self, name: &str, text: &str) {
-        let path = self.finished().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-
-    /// All files, here and in the bucket.
-    fn left(&self) -> Vec<PathBuf> {
-        let mut left = files(self.dir());
-        left.extend(self.bucket.iter().flat_map(|bucket| files(&bucket.objects())));
-        left
-    }
-}
+use place::Place;
+use store::{BlobError, Blobs, Removed};
 
 /// Each test on files and on a real S3 server.
 macro_rules! on_both {
@@ -92,11 +43,6 @@ on_both! {
     a_collector_never_takes_what_was_just_written,
     small_blobs_are_checked_as_they_are_read,
     a_blocking_thread_writes_the_same_blobs,
-    an_upload_goes_on_after_a_restart,
-    an_upload_has_one_writer,
-    a_wrong_or_abandoned_upload_leaves_nothing,
-    old_uploads_expire_but_not_the_one_in_use,
-    a_search_for_old_uploads_sends_no_client_away,
     a_listing_goes_on_where_it_ended,
     a_removal_gives_way_to_whoever_leased_the_blob_meanwhile,
 }
@@ -105,20 +51,6 @@ const HELLO: &str = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e7304
 
 fn hello() -> Digest {
     HELLO.parse().unwrap()
-}
-
-/// Every file below `dir` that is not a lock.
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in dir.read_dir().unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else if !path.to_string_lossy().ends_with("lock") {
-            found.push(path);
-        }
-    }
-    found
 }
 
 async fn read_all(blobs: &Blobs, digest: &Digest) -> Vec<u8> {
@@ -288,95 +220,6 @@ async fn a_blocking_thread_writes_the_same_blobs(place: Place) {
     assert_eq!(read_all(&blobs, &hello()).await, b"hello");
 }
 
-async fn an_upload_goes_on_after_a_restart(place: Place) {
-    let blobs = place.open().await;
-    let id = blobs.uploads().create().await.unwrap();
-    let mut part = blobs.uploads().append(&id, None).await.unwrap();
-    part.write(Bytes::from_static(b"hel")).await.unwrap();
-    assert_eq!(part.close().await.unwrap(), 3);
-    drop(blobs);
-
-    let blobs = place.open().await;
-    let uploads = blobs.uploads();
-    let id: UploadId = id.to_string().parse().unwrap();
-    assert_eq!(uploads.offset(&id).await.unwrap(), 3);
-    let wrong = uploads.append(&id, Some(2)).await.err().unwrap();
-    assert!(matches!(wrong, BlobError::Offset { at: 3, given: 2, .. }), "{wrong}");
-    let mut part = uploads.append(&id, Some(3)).await.unwrap();
-    part.write(Bytes::from_static(b"lo")).await.unwrap();
-    part.close().await.unwrap();
-    let stored = uploads.finish(&blobs.lease("test"), &id, &hello()).await.unwrap();
-    assert_eq!(stored.size(), 5);
-    assert_eq!(read_all(&blobs, &hello()).await, b"hello");
-    assert!(matches!(uploads.offset(&id).await, Err(BlobError::NoUpload(_))));
-}
-
-async fn an_upload_has_one_writer(place: Place) {
-    let blobs = place.open().await;
-    let id = blobs.uploads().create().await.unwrap();
-    let part = blobs.uploads().append(&id, None).await.unwrap();
-    assert!(matches!(blobs.uploads().append(&id, None).await.err(), Some(BlobError::UploadBusy(_))));
-    let lease = blobs.lease("test");
-    assert!(matches!(blobs.uploads().finish(&lease, &id, &hello()).await, Err(BlobError::UploadBusy(_))));
-    assert!(matches!(blobs.uploads().abandon(&id).await, Err(BlobError::UploadBusy(_))));
-    drop(part);
-    let mut part = blobs.uploads().append(&id, None).await.unwrap();
-    part.write(Bytes::from_static(b"hello")).await.unwrap();
-    part.close().await.unwrap();
-    blobs.uploads().finish(&lease, &id, &hello()).await.unwrap();
-}
-
-async fn a_wrong_or_abandoned_upload_leaves_nothing(place: Place) {
-    let blobs = place.open().await;
-    let uploads = blobs.uploads();
-    let id = uploads.create().await.unwrap();
-    let error = uploads.finish(&blobs.lease("test"), &id, &hello()).await.unwrap_err();
-    assert!(matches!(error, BlobError::Mismatch { .. }), "{error}");
-    let id = uploads.create().await.unwrap();
-    uploads.abandon(&id).await.unwrap();
-    assert!(matches!(uploads.abandon(&id).await, Err(BlobError::NoUpload(_))));
-    assert_eq!(place.left(), Vec::<PathBuf>::new());
-}
-
-async fn old_uploads_expire_but_not_the_one_in_use(place: Place) {
-    let blobs = place.open().await;
-    let uploads = blobs.uploads();
-    let (old, used) = (uploads.create().await.unwrap(), uploads.create().await.unwrap());
-    let part = uploads.append(&used, None).await.unwrap();
-    assert_eq!(uploads.expire(Duration::from_secs(3600)).await.unwrap(), 0);
-    assert_eq!(uploads.expire(Duration::ZERO).await.unwrap(), 1);
-    assert!(uploads.offset(&old).await.is_err());
-    part.close().await.unwrap();
-    assert_eq!(uploads.offset(&used).await.unwrap(), 0);
-}
-
-async fn a_search_for_old_uploads_sends_no_client_away(place: Place) {
-    let blobs = place.open().await;
-    let uploads = blobs.uploads();
-    let used = uploads.create().await.unwrap();
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let searcher = tokio::spawn({
-        let uploads = uploads.clone();
-        async move {
-            while !*stopped.borrow() {
-                assert_eq!(uploads.expire(Duration::from_secs(3600)).await.unwrap(), 0);
-            }
-        }
-    });
-    for _ in 0..300 {
-        uploads.append(&used, None).await.unwrap().close().await.unwrap();
-    }
-    stop.send_replace(true);
-    searcher.await.unwrap();
-}
-
-#[test]
-fn an_upload_id_is_never_a_path() {
-    for bad in ["", "..", "../../../etc/passwd0000000000000", "ABCDEF00000000000000000000000000", "a/b"] {
-        assert!(bad.parse::<UploadId>().is_err(), "{bad}");
-    }
-}
-
 async fn a_listing_goes_on_where_it_ended(place: Place) {
     let blobs = place.open().await;
     let lease = blobs.lease("test");
@@ -428,13 +271,13 @@ async fn a_removal_gives_way_to_whoever_leased_the_blob_meanwhile(place: Place) 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bucket_that_cannot_be_used_is_named_without_its_key() {
     let place = Place::bucket().await;
-    let options = place.bucket.as_ref().unwrap().options();
+    let options = place.options();
     for wrong in [
         store::BucketOptions { secret_key: "hunter2".into(), ..options.clone() },
         store::BucketOptions { bucket: "absent".into(), ..options },
     ] {
         let name = wrong.bucket.clone();
-        let error = Blobs::open_bucket(place.dir(), &wrong).await.unwrap_err().to_string();
+        let error = Blobs::open_bucket(place.dir(), &wrong, &place.records().await).await.unwrap_err().to_string();
         assert!(error.contains(&name) && !error.contains("hunter2"), "{error}");
         assert!(!format!("{wrong:?}").contains("hunter2"));
     }

@@ -7,13 +7,15 @@ use model::{Digest, Timestamp};
 use store::{RecordsError, Removal, Removed, Row, Tx, fault};
 
 use crate::collect::Run;
+use crate::holds::is_held;
 use crate::{RegistryError, now};
 
 /// Blobs that are removed at a time.
 const BATCH: i64 = 32;
 
-/// How long a push waits for a removal, in milliseconds: whoever removes is done by then, or dead.
-const REMOVING: i64 = 60_000;
+/// How long a push waits for a removal, in milliseconds: whoever removes is done by then, or dead. No removal is begun later
+/// than [`BATCH_TIME`] after it was announced, and the store gives up one that takes long; the rest is for clocks that differ.
+const REMOVING: i64 = 120_000;
 
 /// How long a batch may take: well before those who wait for it lose their patience.
 const BATCH_TIME: Duration = Duration::from_secs(20);
@@ -37,8 +39,11 @@ pub(crate) fn claim(tx: &mut Tx<'_>, digest: &Digest, at: Timestamp) -> Result<(
     }
 }
 
-/// Whether an image has this blob, or a manifest that may come back needs it.
+/// Whether an image has this blob, a manifest that may come back needs it, or another process is storing it.
 fn is_wanted(tx: &mut Tx<'_>, digest: &Digest) -> Result<bool, RecordsError> {
+    if is_held(tx, digest, now())? {
+        return Ok(true);
+    }
     for table in ["registry_blobs", "registry_trash_blobs"] {
         let sql = format!("SELECT image FROM {table} WHERE digest = $1 LIMIT 1");
         if tx.query_first(&sql, &[digest.into()])?.is_some() {
@@ -100,17 +105,17 @@ impl Run<'_> {
         if digests.is_empty() {
             return Ok(());
         }
+        let started = Instant::now();
         let marked = self.registry.records.write(move |tx| mark(tx, &digests)).await?;
         fault::point(fault::BEFORE_REMOVAL);
-        let started = Instant::now();
         let (mut done, mut spared) = (Vec::new(), Vec::new());
         for removal in removals.into_iter().filter(|removal| marked.contains(removal.digest())) {
             let digest = *removal.digest();
+            let size = self.registry.blobs.stat(&digest).await?;
             if started.elapsed() > BATCH_TIME {
                 spared.push(digest);
                 continue;
             }
-            let size = self.registry.blobs.stat(&digest).await?;
             match removal.carry_out().await? {
                 Removed::Yes => {
                     self.collected.removed += 1;

@@ -3,12 +3,13 @@
 use model::{Digest, ImageName, Timestamp};
 use store::{RecordsError, Row, Tx, fault};
 
-use crate::RegistryError;
 use crate::collect::{Run, doom};
 use crate::freeze;
+use crate::holds::forget_old;
 use crate::policy::{Policy, millis};
 use crate::quota;
 use crate::retention::text;
+use crate::{RegistryError, now};
 
 /// Rows that are looked at in one read.
 const PAGE: i64 = 2000;
@@ -29,6 +30,7 @@ type Cursor = (i64, String);
 impl Run<'_> {
     /// Forgets what was deleted before the window.
     pub(super) async fn forget(&mut self) -> Result<(), RegistryError> {
+        self.step(|tx| forget_old(tx, now())).await?;
         let window = millis(self.registry.policy().undo_window);
         let before = match self.thorough.purge {
             true => Timestamp(i64::MAX),

@@ -162,10 +162,11 @@ impl RegistryHttp {
         let received = receive(&mut body, &mut sink, limit).await;
         let Sink::Upload(writer) = sink else { return Ok(0) };
         // What came of a body that broke off counts: the client asks how far it is and goes on from there.
-        let closed = writer.close().await;
+        let whole = received.as_ref().is_ok_and(|received| announced.is_none_or(|announced| announced == *received));
+        let closed = if last && whole { writer.close_last().await } else { writer.close().await };
         // Why nothing more was taken comes first: a writer that failed only says that it did.
         let received = received.map_err(located)?;
-        let offset = closed?;
+        let offset = closed.map_err(|error| located(error.into()))?;
         match announced {
             Some(announced) if announced != received => {
                 Err(Failure::size(format!("Content-Range announces {announced} bytes, the body has {received}")))

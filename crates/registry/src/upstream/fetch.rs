@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use model::{Digest, ImageName};
 use oci::client::{BlobStream, ClientError};
-use store::{BlobLease, Following, PartialBlob, StoredBlob};
+use store::{BlobLease, Following, PartialBlob};
 use tokio::sync::watch;
 
-use crate::Registry;
 use crate::upstream::health::Purpose;
 use crate::upstream::{Place, Upstream, UpstreamError};
+use crate::{Registry, RegistryError};
 
 /// A fetch that nobody reads goes on if no more than this is left, in bytes, or a quarter of the whole.
 const NEARLY_DONE: u64 = 16 << 20;
@@ -288,15 +288,15 @@ impl Fetch {
     async fn finish(&self, kept: Kept) -> Result<(), UpstreamError> {
         let (name, digest) = &self.key;
         let Kept { blob, lease, .. } = kept;
-        let stored: StoredBlob = match blob.finish_as(digest).await {
+        let (stored, hold) = match self.registry.storing(digest, blob.finish_as(digest)).await {
             Ok(stored) => stored,
-            Err(error @ store::BlobError::Mismatch { .. }) => {
+            Err(RegistryError::Blobs(error)) if matches!(*error, store::BlobError::Mismatch { .. }) => {
                 tracing::warn!(upstream = %self.upstream.name(), image = %name, %error, "an upstream sent another blob");
                 return Err(self.upstream.bad(error));
             }
             Err(error) => return Err(error.into()),
         };
-        self.registry.keep_blob(name, &self.upstream.name(), &stored).await?;
+        self.registry.keep_blob(name, &self.upstream.name(), (&stored, &hold)).await?;
         drop(lease);
         self.upstream.fetches.table().remove(&self.key);
         Ok(())

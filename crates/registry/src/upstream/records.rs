@@ -7,6 +7,7 @@ use store::{BlobLease, RecordsError, StoredBlob, Tx};
 
 use crate::blobs::{Place, ensure_image, image_id, link, linked_size};
 use crate::commit::{Candidate, insert, point};
+use crate::holds::Hold;
 use crate::{Registry, RegistryError, now};
 
 /// A tag of an upstream's image.
@@ -111,16 +112,21 @@ impl Registry {
         &self,
         name: &ImageName,
         upstream: &str,
-        blob: &StoredBlob,
+        (blob, hold): (&StoredBlob, &Hold),
     ) -> Result<(), RegistryError> {
         let (name, upstream, policy) = (name.clone(), upstream.to_owned(), self.policy().of_others());
-        let (digest, size) = (blob.digest(), blob.size());
-        self.write_beside_removals(move |tx| {
+        let (digest, size, held) = (blob.digest(), blob.size(), hold.clone());
+        let linked = self.write_beside_removals(move |tx| {
             let at = now();
             let id = ensure_cached(tx, &name, &upstream, at)?;
-            link(tx, &Place { id, name: &name, policy: &policy, at }, &digest, size)
-        })
-        .await
+            link(tx, &Place { id, name: &name, policy: &policy, at }, &digest, size)?;
+            held.release(tx)
+        });
+        let linked = linked.await;
+        if linked.is_err() {
+            self.let_go(hold).await;
+        }
+        linked
     }
 
     /// Makes a blob part of an image without asking the upstream, if a manifest that the upstream sent says that the image

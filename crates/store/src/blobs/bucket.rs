@@ -16,14 +16,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
-use model::Digest;
+use model::{Digest, Timestamp};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
 use tokio::runtime::Handle;
 
-use crate::blobs::{BlobError, ListedBlob};
+use crate::blobs::{BlobError, ListedBlob, UploadId};
 
 /// Blobs up to this size are sent in one request, larger ones in parts of this size or more.
 const PART: u64 = 8 << 20;
@@ -33,6 +33,12 @@ const MOST_PARTS: u64 = 9_000;
 
 /// Parts of one blob that are in memory at a time.
 const AT_A_TIME: usize = 2;
+
+/// What the names of parts of uploads begin with, after the prefix.
+const STAGING: &str = "uploads";
+
+/// How long the removal of a blob may take. Others wait for it, and must know when it is over.
+const REMOVAL: Duration = Duration::from_secs(20);
 
 /// How long a connection may take, and how long the other side may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -115,6 +121,10 @@ impl Bucket {
         self.prefix.clone().join(digest.algorithm().name()).join(&hex[..2]).join(hex.as_str())
     }
 
+    pub(super) fn failed(&self, message: String) -> BlobError {
+        BlobError::Bucket { bucket: self.name.clone(), message }
+    }
+
     fn wait<T>(&self, future: impl Future<Output = object_store::Result<T>>) -> Result<T, BlobError> {
         self.runtime.block_on(future).map_err(|error| of(&self.name, &error))
     }
@@ -164,23 +174,29 @@ impl Bucket {
 
     /// Sends a file, which becomes the blob `digest` when all of it is there.
     pub(super) fn send(&self, from: &FilePath, digest: &Digest) -> Result<(), BlobError> {
-        let io = |error| BlobError::io(from, error);
-        let file = File::open(from).map_err(io)?;
-        let size = file.metadata().map_err(io)?.len();
+        let file = File::open(from).map_err(|error| BlobError::io(from, error))?;
+        let size = file.metadata().map_err(|error| BlobError::io(from, error))?.len();
         self.settled(digest);
-        let key = self.key(digest);
+        self.put(from, &file, 0..size, &self.key(digest))
+    }
+
+    /// Sends a part of a file, which becomes an object when all of it is there.
+    fn put(&self, from: &FilePath, file: &File, whole: Range<u64>, key: &Path) -> Result<(), BlobError> {
+        let io = |error| BlobError::io(from, error);
+        let size = whole.end - whole.start;
         if size <= PART {
-            let bytes = read(&file, 0..size).map_err(io)?;
-            return self.wait(self.store.put(&key, bytes.into())).map(drop);
+            let bytes = read(file, whole).map_err(io)?;
+            return self.wait(self.store.put(key, bytes.into())).map(drop);
         }
-        let upload = self.wait(self.store.create_multipart(&key))?;
+        let upload = self.wait(self.store.create_multipart(key))?;
         let part = size.div_ceil(MOST_PARTS).max(PART);
-        let parts = stream::iter((0..size.div_ceil(part)).map(|number| number * part..((number + 1) * part).min(size)))
+        let begins = (0..size.div_ceil(part)).map(|number| whole.start + number * part);
+        let parts = stream::iter(begins.map(|begin| begin..(begin + part).min(whole.end)))
             .enumerate()
             .map(|(number, range)| {
                 // The thread may wait for the disk.
-                let bytes = read(&file, range).map_err(io);
-                let (key, upload) = (&key, &upload);
+                let bytes = read(file, range).map_err(io);
+                let upload = &upload;
                 async move {
                     let sent = self.store.put_part(key, upload, number, bytes?.into()).await;
                     sent.map_err(|error| of(&self.name, &error))
@@ -189,12 +205,78 @@ impl Bucket {
             .buffered(AT_A_TIME)
             .try_collect::<Vec<PartId>>();
         let sent = self.runtime.block_on(parts);
-        let sent = sent.and_then(|parts| self.wait(self.store.complete_multipart(&key, &upload, parts)).map(drop));
+        let sent = sent.and_then(|parts| self.wait(self.store.complete_multipart(key, &upload, parts)).map(drop));
         if sent.is_err() {
             // Otherwise its parts are paid for until somebody finds them.
-            let _ = self.wait(self.store.abort_multipart(&key, &upload));
+            let _ = self.wait(self.store.abort_multipart(key, &upload));
         }
         sent
+    }
+
+    /// Where a part of an upload is kept until the upload is finished.
+    fn staging(&self, upload: &UploadId, object: &str) -> Path {
+        self.prefix.clone().join(STAGING).join(upload.as_str()).join(object)
+    }
+
+    /// Keeps a part of a file as a part of an upload.
+    pub(super) fn stage(
+        &self,
+        (from, file): (&FilePath, &File),
+        range: Range<u64>,
+        upload: &UploadId,
+        object: &str,
+    ) -> Result<(), BlobError> {
+        self.put(from, file, range, &self.staging(upload, object))
+    }
+
+    /// Makes the only part of an upload a blob, without sending it again.
+    pub(super) fn copy_staged(&self, upload: &UploadId, object: &str, digest: &Digest) -> Result<(), BlobError> {
+        self.settled(digest);
+        self.wait(self.store.copy(&self.staging(upload, object), &self.key(digest)))
+    }
+
+    /// Writes the part of an upload into a file from `at` on. Returns how long it was.
+    pub(super) fn fetch_staged(
+        &self,
+        upload: &UploadId,
+        object: &str,
+        (to, file): (&FilePath, &File),
+        at: u64,
+    ) -> Result<u64, BlobError> {
+        let key = self.staging(upload, object);
+        let mut parts = self.wait(self.store.get(&key))?.into_stream();
+        let mut end = at;
+        while let Some(bytes) = self.wait(parts.try_next())? {
+            file.write_all_at(&bytes, end).map_err(|error| BlobError::io(to, error))?;
+            end += bytes.len() as u64;
+        }
+        Ok(end - at)
+    }
+
+    /// Removes one part of an upload.
+    pub(super) fn remove_staged(&self, upload: &UploadId, object: &str) -> Result<(), BlobError> {
+        self.found(self.store.delete(&self.staging(upload, object))).map(drop)
+    }
+
+    /// The names of what is kept of an upload.
+    pub(super) fn list_upload(&self, upload: &UploadId) -> Result<Vec<String>, BlobError> {
+        let dir = self.prefix.clone().join(STAGING).join(upload.as_str());
+        let name = |object: ObjectMeta| object.location.filename().map(ToOwned::to_owned);
+        let listed = self.store.list(Some(&dir)).try_filter_map(|object| std::future::ready(Ok(name(object))));
+        self.wait(listed.try_collect())
+    }
+
+    /// The parts of uploads that were kept before `before`.
+    pub(super) fn list_staged(&self, before: Timestamp) -> Result<Vec<(UploadId, String)>, BlobError> {
+        let dir = self.prefix.clone().join(STAGING);
+        let staged = |object: ObjectMeta| {
+            let old = object.last_modified.timestamp_millis() <= before.0;
+            let mut names = object.location.as_ref().rsplit('/');
+            let (name, upload) = (names.next().filter(|_| old)?, names.next()?);
+            Some((upload.parse().ok()?, name.to_owned()))
+        };
+        let listed = self.store.list(Some(&dir)).try_filter_map(|object| std::future::ready(Ok(staged(object))));
+        self.wait(listed.try_collect())
     }
 
     /// Says that a blob is about to go. Nothing if somebody is removing it already.
@@ -220,7 +302,7 @@ fn listed(object: &ObjectMeta) -> Option<ListedBlob> {
     let mut names = object.location.as_ref().rsplit('/');
     let (hex, shard, algorithm) = (names.next()?, names.next()?, names.next()?);
     let digest = format!("{algorithm}:{hex}").parse().ok().filter(|_| hex.starts_with(shard))?;
-    let written = model::Timestamp(object.last_modified.timestamp_millis());
+    let written = Timestamp(object.last_modified.timestamp_millis());
     Some(ListedBlob { digest, size: object.size, written })
 }
 
@@ -244,11 +326,19 @@ impl Going<'_> {
     /// Removes the object. False if there was none.
     pub(super) fn remove(&self) -> Result<bool, BlobError> {
         let (store, key) = (&self.bucket.store, self.bucket.key(&self.digest));
-        // S3 does not say whether there was one.
-        if self.bucket.found(store.head(&key))?.is_none() {
-            return Ok(false);
+        let removal = async {
+            // S3 does not say whether there was one.
+            match store.head(&key).await {
+                Err(object_store::Error::NotFound { .. }) => Ok(false),
+                Err(error) => Err(error),
+                Ok(_) => store.delete(&key).await.map(|()| true),
+            }
+        };
+        let in_time = self.bucket.runtime.block_on(async { tokio::time::timeout(REMOVAL, removal).await });
+        match in_time {
+            Ok(removed) => removed.map_err(|error| of(&self.bucket.name, &error)),
+            Err(_) => Err(self.bucket.failed(format!("a blob was not removed within {} seconds", REMOVAL.as_secs()))),
         }
-        self.bucket.wait(store.delete(&key)).map(|()| true)
     }
 }
 

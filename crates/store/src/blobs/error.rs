@@ -65,6 +65,9 @@ pub enum BlobError {
         /// What it said.
         message: String,
     },
+    /// The records of uploads failed.
+    #[error(transparent)]
+    Records(#[from] crate::records::RecordsError),
     /// The file system failed.
     #[error("{}: {error}", path.display())]
     Io {
@@ -78,7 +81,11 @@ pub enum BlobError {
 impl BlobError {
     /// Whether the disk is full.
     pub const fn is_no_space(&self) -> bool {
-        matches!(self, Self::NoSpace { .. })
+        match self {
+            Self::NoSpace { .. } => true,
+            Self::Records(error) => error.is_no_space(),
+            _ => false,
+        }
     }
 
     pub(super) fn io(path: &Path, error: io::Error) -> Self {

@@ -84,6 +84,19 @@ impl Files {
         }
     }
 
+    /// The bucket, if finished blobs are in one.
+    pub(super) const fn bucket(&self) -> Option<&Arc<Bucket>> {
+        match &self.place {
+            Place::Directory => None,
+            Place::Bucket(bucket) => Some(bucket),
+        }
+    }
+
+    /// A file that goes when this process does.
+    pub(super) fn scratch(&self, name: &str) -> PathBuf {
+        self.temporary.join(name)
+    }
+
     pub(super) const fn is_local(&self) -> bool {
         matches!(self.place, Place::Directory)
     }

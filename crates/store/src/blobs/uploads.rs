@@ -1,11 +1,11 @@
 //! Uploads in parts, as the distribution protocol has them. They survive a restart: an upload is a file below `uploads/`
-//! until it is finished.
+//! until it is finished. Those to a bucket survive the loss of the process and its disk: see [`staged`](super::staged).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,14 +16,20 @@ use model::{Algorithm, Digest};
 
 use crate::blobs::files::{Files, Hasher, found, hash_file, random_name};
 use crate::blobs::lease::BlobLease;
+use crate::blobs::staged::Staged;
 use crate::blobs::{BlobError, StoredBlob, blocking_io};
 use crate::fault;
+use crate::records::{RecordsError, Tx};
 
 /// The name of an upload: 32 random hexadecimal digits. Who knows it may write to it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UploadId(String);
 
 impl UploadId {
+    pub(super) fn random() -> Self {
+        Self(random_name())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -52,22 +58,34 @@ impl FromStr for UploadId {
 /// What is known of an upload without reading its file: who writes to it, and the hash of what it has.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    busy: bool,
-    hash: Option<(Hasher, u64)>,
+    pub busy: bool,
+    pub hash: Option<(Hasher, u64)>,
+    /// The staged objects whose bytes are in the file here too.
+    pub here: HashSet<String>,
+    /// What is in the file after the last staged object: the end of an upload that is about to be finished.
+    pub tail: Option<Range<u64>>,
+}
+
+impl Known {
+    /// Whether there is nothing to remember.
+    fn is_nothing(&self) -> bool {
+        self.hash.is_none() && self.here.is_empty() && self.tail.is_none()
+    }
 }
 
 /// All uploads of which something is known.
 pub(super) type Table = Arc<Mutex<HashMap<UploadId, Known>>>;
 
-/// The uploads of a data directory.
+/// The uploads of a data directory, or of a bucket.
 #[derive(Clone, Debug)]
 pub struct Uploads {
     files: Arc<Files>,
+    staged: Option<Staged>,
 }
 
 impl Uploads {
-    pub(super) fn new(files: Arc<Files>) -> Self {
-        Self { files }
+    pub(super) fn new(files: Arc<Files>, staged: Option<Staged>) -> Self {
+        Self { files, staged }
     }
 
     /// Begins an upload.
@@ -75,14 +93,17 @@ impl Uploads {
     /// # Errors
     /// When its file cannot be made.
     pub async fn create(&self) -> Result<UploadId, BlobError> {
-        let id = UploadId(random_name());
+        if let Some(staged) = &self.staged {
+            return staged.create().await;
+        }
+        let id = UploadId::random();
         let path = self.path(&id);
         blocking_io(move || {
             let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
             file.map(drop).map_err(|error| BlobError::io(&path, error))
         })
         .await?;
-        let known = Known { busy: false, hash: Some((Hasher::new(Algorithm::Sha256), 0)) };
+        let known = Known { hash: Some((Hasher::new(Algorithm::Sha256), 0)), ..Known::default() };
         self.files.known_uploads.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), known);
         Ok(id)
     }
@@ -92,6 +113,9 @@ impl Uploads {
     /// # Errors
     /// [`BlobError::NoUpload`] when there is none.
     pub async fn offset(&self, id: &UploadId) -> Result<u64, BlobError> {
+        if let Some(staged) = &self.staged {
+            return staged.offset(id).await;
+        }
         let (path, id) = (self.path(id), id.clone());
         blocking_io(move || length(&path, &id)).await
     }
@@ -99,9 +123,13 @@ impl Uploads {
     /// Opens an upload to write at its end. `offset`, if the client says one, must be where it is.
     ///
     /// # Errors
-    /// [`BlobError::NoUpload`], [`BlobError::Offset`], and [`BlobError::UploadBusy`] while another request writes.
+    /// [`BlobError::NoUpload`], [`BlobError::Offset`], and [`BlobError::UploadBusy`] while another request of this process
+    /// writes.
     pub async fn append(&self, id: &UploadId, offset: Option<u64>) -> Result<UploadWriter, BlobError> {
         let turn = Turn::take(&self.files.known_uploads, id)?;
+        if let Some(staged) = &self.staged {
+            return staged.append(turn, offset).await;
+        }
         let path = self.path(id);
         let id = id.clone();
         blocking_io(move || {
@@ -110,18 +138,22 @@ impl Uploads {
                 return Err(BlobError::Offset { id: id.0, at, given });
             }
             let file = OpenOptions::new().append(true).open(&path).map_err(|error| BlobError::io(&path, error))?;
-            let hasher = turn.hasher().filter(|(_, hashed)| *hashed == at).map(|(hasher, _)| hasher);
-            Ok(UploadWriter { part: Some(Part { path, file, hasher, at, turn }), gathered: Vec::new(), size: 0, at })
+            let hasher = turn.hasher_at(at);
+            Ok(UploadWriter::new(Part { path, file, hasher, from: at, at, turn, staged: None }))
         })
         .await
     }
 
-    /// Makes a blob of an upload if it has the digest `expected`. A mismatch ends the upload.
+    /// Makes a blob of an upload if it has the digest `expected`. A mismatch ends the upload. Of one to a bucket, what was
+    /// staged stays until it is [forgotten](Uploads::forget), so that another process can finish it too.
     ///
     /// # Errors
     /// [`BlobError::Mismatch`], [`BlobError::NoUpload`], [`BlobError::UploadBusy`], or when the file system fails.
     pub async fn finish(&self, lease: &BlobLease, id: &UploadId, expected: &Digest) -> Result<StoredBlob, BlobError> {
         let turn = Turn::take(&self.files.known_uploads, id)?;
+        if let Some(staged) = &self.staged {
+            return staged.finish(turn, lease, expected).await;
+        }
         let (files, path, id) = (Arc::clone(&self.files), self.path(id), id.clone());
         let (lease, expected) = (lease.clone(), *expected);
         blocking_io(move || {
@@ -149,12 +181,31 @@ impl Uploads {
         .await
     }
 
+    /// Forgets a finished upload in the transaction that makes something of its blob. [`Uploads::clear`] comes after it.
+    ///
+    /// # Errors
+    /// As [`Tx::execute`].
+    pub fn forget(&self, tx: &mut Tx<'_>, id: &UploadId) -> Result<(), RecordsError> {
+        if self.staged.is_some() { Staged::forget(tx, id) } else { Ok(()) }
+    }
+
+    /// Removes what a finished and forgotten upload left. What cannot be removed now goes when uploads
+    /// [expire](Uploads::expire).
+    pub async fn clear(&self, id: &UploadId) {
+        if let Some(staged) = &self.staged {
+            staged.clear(id).await;
+        }
+    }
+
     /// Ends an upload and removes what came of it.
     ///
     /// # Errors
     /// [`BlobError::NoUpload`], [`BlobError::UploadBusy`], or when the file system fails.
     pub async fn abandon(&self, id: &UploadId) -> Result<(), BlobError> {
         let turn = Turn::take(&self.files.known_uploads, id)?;
+        if let Some(staged) = &self.staged {
+            return staged.abandon(turn).await;
+        }
         let (path, id) = (self.path(id), id.clone());
         blocking_io(move || {
             length(&path, &id)?;
@@ -165,11 +216,15 @@ impl Uploads {
         .await
     }
 
-    /// Abandons uploads that nobody wrote to for `age`. Returns how many.
+    /// Abandons uploads that nobody wrote to for `age`, and removes what processes that died left of others. Returns how
+    /// many were abandoned.
     ///
     /// # Errors
-    /// When the file system fails.
+    /// When the file system, the bucket or the records fail.
     pub async fn expire(&self, age: Duration) -> Result<usize, BlobError> {
+        if let Some(staged) = &self.staged {
+            return staged.expire(age).await;
+        }
         let (dir, known) = (self.files.uploads(), Arc::clone(&self.files.known_uploads));
         blocking_io(move || {
             let before = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -214,13 +269,13 @@ fn remove(path: &Path) -> Result<(), BlobError> {
 }
 
 /// The right of one request to write to an upload, given back when it is dropped.
-struct Turn {
+pub(super) struct Turn {
     known: Table,
-    id: UploadId,
+    pub id: UploadId,
 }
 
 impl Turn {
-    fn take(known: &Table, id: &UploadId) -> Result<Self, BlobError> {
+    pub(super) fn take(known: &Table, id: &UploadId) -> Result<Self, BlobError> {
         let mut table = known.lock().unwrap_or_else(PoisonError::into_inner);
         let upload = table.entry(id.clone()).or_default();
         if std::mem::replace(&mut upload.busy, true) {
@@ -229,54 +284,63 @@ impl Turn {
         Ok(Self { known: Arc::clone(known), id: id.clone() })
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut HashMap<UploadId, Known>) -> T) -> T {
-        f(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    /// What is known of the upload.
+    pub(super) fn with<T>(&self, f: impl FnOnce(&mut Known) -> T) -> T {
+        f(self.known.lock().unwrap_or_else(PoisonError::into_inner).entry(self.id.clone()).or_default())
     }
 
     fn hasher(&self) -> Option<(Hasher, u64)> {
-        self.with(|table| table.get(&self.id).and_then(|upload| upload.hash.clone()))
+        self.with(|upload| upload.hash.clone())
+    }
+
+    /// The hash of the first `at` bytes, if it is known.
+    pub(super) fn hasher_at(&self, at: u64) -> Option<Hasher> {
+        self.hasher().filter(|(_, hashed)| *hashed == at).map(|(hasher, _)| hasher)
     }
 
     fn keep(&self, hash: Option<(Hasher, u64)>) {
-        self.with(|table| {
-            if let Some(upload) = table.get_mut(&self.id) {
-                upload.hash = hash;
-            }
-        });
+        self.with(|upload| upload.hash = hash);
     }
 
-    fn forget(&self) {
-        self.with(|table| table.remove(&self.id));
+    /// Forgets all that is known, at the end of the upload.
+    pub(super) fn forget(&self) {
+        self.with(|upload| *upload = Known { busy: true, ..Known::default() });
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.with(|table| {
-            if let Some(upload) = table.get_mut(&self.id) {
-                upload.busy = false;
-                // An id that nothing is known of need not be remembered.
-                if upload.hash.is_none() {
-                    table.remove(&self.id);
-                }
+        let mut table = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(upload) = table.get_mut(&self.id) {
+            upload.busy = false;
+            // An id that nothing is known of need not be remembered.
+            if upload.is_nothing() {
+                table.remove(&self.id);
             }
-        });
+        }
     }
 }
 
 /// What a thread needs to write to an upload.
-struct Part {
-    path: PathBuf,
-    file: File,
-    hasher: Option<Hasher>,
-    at: u64,
-    turn: Turn,
+pub(super) struct Part {
+    pub path: PathBuf,
+    pub file: File,
+    pub hasher: Option<Hasher>,
+    /// Where the part begins.
+    pub from: u64,
+    /// Where the next byte goes.
+    pub at: u64,
+    pub turn: Turn,
+    /// Where it goes when it is complete, if it goes anywhere.
+    pub staged: Option<Staged>,
 }
 
 impl Part {
     fn append(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
-        self.turn.keep(None);
-        if let Err(error) = self.file.write_all(bytes) {
+        if self.staged.is_none() {
+            self.turn.keep(None);
+        }
+        if let Err(error) = self.file.write_all_at(bytes, self.at) {
             // What was written of a failed chunk is not counted: the client sends it again from here.
             let _ = self.file.set_len(self.at);
             return Err(BlobError::io(&self.path, error));
@@ -291,12 +355,15 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        self.turn.keep(self.hasher.take().map(|hasher| (hasher, self.at)));
+        // What goes to a bucket counts once it is there.
+        if self.staged.is_none() {
+            self.turn.keep(self.hasher.take().map(|hasher| (hasher, self.at)));
+        }
     }
 }
 
-/// Writes to the end of an upload. Dropped early, the upload keeps what arrived on disk, and the client may go on from
-/// its [`Uploads::offset`].
+/// Writes to the end of an upload. Dropped early, an upload in a directory keeps what arrived on disk, one to a bucket
+/// forgets it; the client may go on from its [`Uploads::offset`].
 pub struct UploadWriter {
     part: Option<Part>,
     gathered: Vec<Bytes>,
@@ -305,6 +372,11 @@ pub struct UploadWriter {
 }
 
 impl UploadWriter {
+    pub(super) fn new(part: Part) -> Self {
+        let at = part.at;
+        Self { part: Some(part), gathered: Vec::new(), size: 0, at }
+    }
+
     /// How many bytes the upload has, with what was given to [`UploadWriter::write`].
     pub const fn offset(&self) -> u64 {
         self.at
@@ -321,12 +393,34 @@ impl UploadWriter {
         if self.size < 256 * 1024 && self.gathered.len() < 1024 { Ok(()) } else { self.flush().await }
     }
 
-    /// Writes what is left and lets the next request write. Returns how many bytes the upload has.
+    /// Writes what is left and lets the next request write. Returns how many bytes the upload has. What was written to an
+    /// upload to a bucket is there, and in the records, when this returns.
+    ///
+    /// # Errors
+    /// As [`UploadWriter::write`]; [`BlobError::Offset`] and [`BlobError::NoUpload`] when another process has written to
+    /// the upload or ended it meanwhile, and nothing of this part counts.
+    pub async fn close(mut self) -> Result<u64, BlobError> {
+        self.flush().await?;
+        let part = self.part.take().ok_or(BlobError::Interrupted)?;
+        if let Some(staged) = part.staged.clone() {
+            staged.stage(part).await?;
+        }
+        fault::point(fault::AFTER_UPLOAD_PART);
+        Ok(self.at)
+    }
+
+    /// As [`UploadWriter::close`] for the end of an upload that [`Uploads::finish`] follows at once: what was written goes
+    /// to a bucket with the whole, and not before.
     ///
     /// # Errors
     /// As [`UploadWriter::write`].
-    pub async fn close(mut self) -> Result<u64, BlobError> {
+    pub async fn close_last(mut self) -> Result<u64, BlobError> {
         self.flush().await?;
+        let mut part = self.part.take().ok_or(BlobError::Interrupted)?;
+        if part.staged.is_some() {
+            let (hash, tail) = (part.hasher.take().map(|hasher| (hasher, part.at)), part.from..part.at);
+            part.turn.with(|upload| (upload.hash, upload.tail) = (hash, Some(tail)));
+        }
         fault::point(fault::AFTER_UPLOAD_PART);
         Ok(self.at)
     }
