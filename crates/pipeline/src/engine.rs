@@ -15,8 +15,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::decide::{self, Effect, World};
 use crate::effect::{self, Context};
-use crate::housekeeping::give_memory_back;
 use crate::journal::Journal;
+use crate::memory;
 use crate::rooms::Rooms;
 use crate::state::{State, TargetRun};
 
@@ -201,7 +201,7 @@ impl Engine {
         let before = self.active.len();
         self.active.retain(|_, active| !active.state.finished);
         if self.active.len() < before {
-            tokio::task::spawn_blocking(give_memory_back);
+            tokio::task::spawn_blocking(memory::give_back);
         }
     }
 

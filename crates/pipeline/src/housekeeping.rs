@@ -42,17 +42,3 @@ fn report(what: &str, done: Result<(), String>) {
         tracing::warn!(error, "{what} could not be looked after");
     }
 }
-
-/// Gives freed memory back to the system: what a delivery of many files took is not kept for the next.
-#[cfg(target_env = "gnu")]
-#[allow(unsafe_code)]
-pub(crate) fn give_memory_back() {
-    // SAFETY: `malloc_trim` has no preconditions; it takes the allocator's own locks.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
-/// Other allocators do so by themselves.
-#[cfg(not(target_env = "gnu"))]
-pub(crate) fn give_memory_back() {}

@@ -21,6 +21,7 @@ mod jobs;
 mod journal;
 mod live;
 mod logs;
+pub mod memory;
 mod needed;
 mod open;
 mod outside;

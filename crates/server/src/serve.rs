@@ -24,6 +24,9 @@ use crate::problem::Problem;
 use crate::{api, git_http, metrics, outbound};
 use registry::http::{RegistryHttp, TOKEN_PATH};
 
+/// How long after the start nothing of the start is needed any more.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// How long the spans of the last requests may take to be sent.
 const LAST_SPANS: Duration = Duration::from_secs(3);
 
@@ -112,6 +115,10 @@ pub async fn start(options: ServeOptions) -> Result<Running, StartError> {
     // Last, so that no token is made of which nobody hears.
     let admin_token = basis.access.bootstrap().await?;
     tokio::spawn(core.clone().keep_house());
+    tokio::spawn(async {
+        tokio::time::sleep(SETTLED).await;
+        let _ = tokio::task::spawn_blocking(pipeline::memory::settle).await;
+    });
     let sending = sender.map(|sender| tokio::spawn(outbound::run(core.clone(), sender)));
     let replicating = tokio::spawn({
         let core = core.clone();
