@@ -6,6 +6,7 @@
 
 mod client;
 mod content;
+mod floor;
 mod peer;
 mod report;
 mod serve;

@@ -56,7 +56,8 @@ impl<'a> Report<'a> {
             format!("{:<42} {:>10} {:>10} {:>7}  {:<10} {}\n", "", "towpath", "peer", "ratio", "goal", "reached");
         for (ours, peer) in &self.lines {
             let other = peer.map_or_else(|| "–".to_owned(), |peer| shown(peer.value));
-            let ratio = peer.map_or_else(|| "–".to_owned(), |peer| format!("{:.2}", ours.value / peer.value));
+            let ratio = peer.map(|peer| ours.value / peer.value).filter(|ratio| ratio.is_finite());
+            let ratio = ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
             let (goal, reached) = match (ours.goal, reached(ours, *peer)) {
                 (Goal::AtMost(most), reached) => (format!("≤ {most}"), reached),
                 (Goal::NoWorse, reached) => ("≤ peer".to_owned(), reached),
@@ -80,6 +81,7 @@ impl<'a> Report<'a> {
             json!({
                 "figure": ours.what, "unit": ours.unit, "towpath": ours.value, "peer": peer.map(|peer| peer.value),
                 "goal": goal, "reached": reached(ours, *peer),
+                "note": ours.note, "peerNote": peer.and_then(|peer| peer.note.as_ref()),
             })
         };
         json!({ "figures": self.lines.iter().map(line).collect::<Vec<_>>() }).to_string()

@@ -135,6 +135,11 @@ impl Server {
         Client::connect(self.address, Some(format!("Bearer {token}")))
     }
 
+    /// Where it has everything.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     fn process(&self) -> Result<Process, String> {
         let pid = self.child.as_ref().map(Child::id).ok_or("the server is stopped")?;
         Process::read(pid).ok_or_else(|| "the server has ended".to_owned())
