@@ -26,7 +26,7 @@ pub use document::{API_VERSION, Metadata};
 pub use edge::{Metrics, RateLimits, Share, Traces};
 pub use error::ConfigError;
 pub use export::to_yaml;
-pub use listener::{AbsoluteFile, CertificateFiles, Listener, Tls};
+pub use listener::{AbsoluteFile, Acme, AcmeChallenge, CertificateFiles, Listener, Tls};
 pub use record::{Organisation, Record, Repository, RepositorySpec, User, UserSpec, Visibility, parse_records};
 pub use registry::{
     Anonymous, ByteCount, Collection, ImmutableTag, KeptThere, QuotaRule, RegistrySpec, ReplicationRule, RetentionRule,

@@ -50,6 +50,77 @@ pub struct Tls {
     /// Further certificates. Each client gets the first one that is made out to the name it asks for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub more: Vec<CertificateFiles>,
+    /// A certificate from an authority that speaks ACME, beside those from files or alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acme: Option<Acme>,
+}
+
+/// A certificate that an authority issues and that is renewed in time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Acme {
+    /// The URL of the authority's directory; Let's Encrypt's by default.
+    #[serde(default = "lets_encrypt")]
+    pub directory: String,
+    /// The names that it is made out to.
+    pub domains: Vec<String>,
+    /// Whom the authority may write to: `mailto:ops@example.com`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contact: Vec<String>,
+    /// A file of certificates (PEM) that are trusted besides the system's when the authority is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<AbsoluteFile>,
+    /// How it is shown that the names are ours.
+    #[serde(default)]
+    pub challenge: AcmeChallenge,
+}
+
+/// What the authority connects to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AcmeChallenge {
+    /// This listener, which it must reach at port 443 of each name.
+    #[default]
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn,
+    /// Any listener without TLS, which it must reach at port 80 of each name.
+    #[serde(rename = "http-01")]
+    Http,
+}
+
+fn lets_encrypt() -> String {
+    "https://acme-v02.api.letsencrypt.org/directory".to_owned()
+}
+
+impl Acme {
+    fn check(&self) -> Result<(), String> {
+        let host = self.directory.strip_prefix("https://").and_then(|rest| rest.split('/').next());
+        if host.is_none_or(|host| host.is_empty() || host.contains('@')) {
+            return Err(format!("directory: {:?} is not a URL that begins with https://", self.directory));
+        }
+        if self.domains.is_empty() || self.domains.len() > 100 {
+            return Err(format!("domains: {} names; expected 1 to 100", self.domains.len()));
+        }
+        for domain in &self.domains {
+            let label = |label: &str| {
+                let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+                (1..=63).contains(&label.len())
+                    && label.bytes().all(inner)
+                    && !label.starts_with('-')
+                    && !label.ends_with('-')
+            };
+            if domain.starts_with("*.") {
+                return Err(format!("domains: {domain}: a wildcard cannot be shown to be ours over TLS or HTTP"));
+            }
+            let number = domain.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+            if domain.len() > 253 || !domain.split('.').all(label) || number {
+                return Err(format!("domains: {domain:?} is not a host name in lower case"));
+            }
+        }
+        match self.contact.iter().find(|contact| !contact.starts_with("mailto:")) {
+            Some(contact) => Err(format!("contact: {contact:?} does not begin with mailto:")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A certificate and its key.
@@ -71,10 +142,15 @@ impl Tls {
     }
 
     fn check(&self) -> Result<(), String> {
+        if let Some(acme) = &self.acme {
+            acme.check().map_err(|why| format!("acme.{why}"))?;
+        }
         match (&self.certificate, &self.key) {
             (Some(_), None) => Err("certificate: its key is missing; add `key: /path`".into()),
             (None, Some(_)) => Err("key: its certificate is missing; add `certificate: /path`".into()),
-            (None, None) if self.more.is_empty() => Err("at least `certificate` and `key` are needed".into()),
+            (None, None) if self.more.is_empty() && self.acme.is_none() => {
+                Err("`certificate` and `key` are needed, or `acme`".into())
+            }
             _ => Ok(()),
         }
     }

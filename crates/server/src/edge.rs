@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use acme::Challenges;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -29,6 +30,9 @@ use crate::problem::Problem;
 use crate::serve::StartError;
 use crate::traces::Tracer;
 
+/// Where an authority asks whether a name is ours (RFC 8555, section 8.3).
+const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
+
 /// Names a request in its answer and in the log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -45,6 +49,8 @@ pub(crate) struct Edge {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,
     pub(crate) tracer: Option<Tracer>,
+    /// What authorities are answered that issue certificates for listeners.
+    pub(crate) challenges: Option<Challenges>,
 }
 
 impl Edge {
@@ -52,9 +58,10 @@ impl Edge {
     pub(crate) fn new(spec: &ServerSpec) -> Result<(Self, Option<JoinHandle<()>>), StartError> {
         let metrics = Arc::<Metrics>::default();
         let limits = Limits::new(&spec.rate_limits);
-        let Some(traces) = &spec.traces else { return Ok((Self { metrics, limits, tracer: None }, None)) };
+        let without = Self { metrics: Arc::clone(&metrics), limits, tracer: None, challenges: None };
+        let Some(traces) = &spec.traces else { return Ok((without, None)) };
         let (tracer, exporter) = Tracer::new(traces, Arc::clone(&metrics)).map_err(StartError::Traces)?;
-        Ok((Self { metrics, limits, tracer: Some(tracer) }, Some(tokio::spawn(exporter.run()))))
+        Ok((Self { tracer: Some(tracer), ..without }, Some(tokio::spawn(exporter.run()))))
     }
 
     /// Answers a request.
@@ -71,7 +78,11 @@ impl Edge {
         let mut request = http::Request::from_parts(head, body);
         let span = tracing::error_span!("request", id = %exchange.id);
         let ours = request.uri().path().starts_with("/towpath/");
-        let mut response = match self.admit(&request, ends, rules, &mut exchange) {
+        let mut response = match self
+            .challenge(request.uri().path())
+            .await
+            .map_or_else(|| self.admit(&request, ends, rules, &mut exchange), |answer| Err(Box::new(answer)))
+        {
             Ok(origin) => {
                 request.extensions_mut().insert(exchange.asker());
                 request.extensions_mut().insert(origin);
@@ -86,6 +97,16 @@ impl Edge {
         let fails = !response.status().is_success();
         add_headers(response.headers_mut(), &exchange.id, ours || fails);
         exchange.until_sent(response)
+    }
+
+    /// What an authority is answered that asks whether a name is ours; under any name, since it decides which.
+    async fn challenge(&self, path: &str) -> Option<Response> {
+        let token = path.strip_prefix(CHALLENGE_PATH)?;
+        Some(match self.challenges.as_ref()?.http(token).await {
+            Ok(Some(answer)) => ([(header::CONTENT_TYPE, "application/octet-stream")], answer).into_response(),
+            Ok(None) => Problem::not_found("no certificate is being ordered with this token").into_response(),
+            Err(error) => Problem::internal(&error).into_response(),
+        })
     }
 
     fn admit(

@@ -5,6 +5,7 @@
 mod api;
 mod app;
 mod bind;
+mod certify;
 mod core;
 mod edge;
 mod exchange;

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::app::App;
 use crate::bind::{bind, bind_metrics};
+use crate::certify::Certifying;
 use crate::core::Core;
 use crate::edge::Edge;
 use crate::listen::Bound;
@@ -90,6 +91,7 @@ pub struct Running {
     sending: Option<JoinHandle<()>>,
     replicating: JoinHandle<()>,
     exporting: Option<JoinHandle<()>>,
+    certifying: JoinHandle<()>,
 }
 
 /// Binds, opens the rooms and serves.
@@ -104,6 +106,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, StartError> {
     let urls: Vec<_> = bound.iter().map(|it| it.url.clone()).collect();
     let url = urls.first().cloned().unwrap_or_default();
     let basis = Basis::open(&options.data, &options.spec).await?;
+    let certifying = Certifying::open(&options.spec.listeners, &bound, &basis.records).await?;
     let pipeline = match options.spec.is_registry_only() {
         true => None,
         false => Some(Box::pin(pipeline::open(&basis, &options.spec, &url)).await?),
@@ -125,7 +128,9 @@ pub async fn start(options: ServeOptions) -> Result<Running, StartError> {
         async move { core.replication.run(core.stopped()).await }
     });
     let routes = routes(core, pipeline.as_ref());
-    let (edge, exporting) = Edge::new(&options.spec)?;
+    let (mut edge, exporting) = Edge::new(&options.spec)?;
+    edge.challenges.clone_from(&certifying.challenges);
+    let certifying = tokio::spawn(until_stopped(certifying.run(), stopped.clone()));
     let edge = Arc::new(edge);
     let metrics_address = bound_metrics.as_ref().map(|it| it.address);
     let bound = bound.into_iter().map(|it| (it, routes.clone()));
@@ -144,6 +149,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, StartError> {
         sending,
         replicating,
         exporting,
+        certifying,
     })
 }
 
@@ -166,9 +172,18 @@ impl Running {
             let _ = sending.await;
         }
         let _ = self.replicating.await;
+        let _ = self.certifying.await;
         if let Some(pipeline) = self.pipeline {
             pipeline.stop().await;
         }
+    }
+}
+
+/// Work that is left where it is when the server stops.
+async fn until_stopped(work: impl Future<Output = ()>, mut stopped: watch::Receiver<bool>) {
+    tokio::select! {
+        () = work => {}
+        _ = stopped.wait_for(|stop| *stop) => {}
     }
 }
 

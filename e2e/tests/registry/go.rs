@@ -1,4 +1,4 @@
-//! Go programs that speak with registries, each built from a small Go module of ours that pins it.
+//! Go programs that tests speak with, each built from a small Go module of ours that pins it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ const REQUIRE: &str = "TOWPATH_REQUIRE";
 
 /// crane; nothing if it cannot be built here, which is printed.
 pub fn crane() -> Option<PathBuf> {
-    built("crane", &["build"], "github.com/google/go-containerregistry/cmd/crane")
+    built("crane", "crane", &["build"], "github.com/google/go-containerregistry/cmd/crane")
 }
 
 /// The conformance suite of the distribution specification, version 1.1; nothing if it cannot be built here, which is
@@ -19,18 +19,28 @@ pub fn crane() -> Option<PathBuf> {
 /// # Panics
 /// When it cannot be built and `TOWPATH_REQUIRE` names `conformance`.
 pub fn conformance() -> Option<PathBuf> {
-    let built = built("conformance", &["test", "-c"], "github.com/opencontainers/distribution-spec/conformance");
+    let built =
+        built("conformance", "conformance", &["test", "-c"], "github.com/opencontainers/distribution-spec/conformance");
     let required = std::env::var(REQUIRE).is_ok_and(|all| all.split(',').any(|one| one == "conformance"));
     assert!(built.is_some() || !required, "the conformance suite is required and cannot be built: Go 1.21 is needed");
     built
 }
 
-fn built(module: &str, arguments: &[&str], package: &str) -> Option<PathBuf> {
+/// Let's Encrypt's small authority for tests, and the server of names that it asks; nothing if they cannot be built here,
+/// which is printed.
+#[allow(dead_code)]
+pub fn pebble() -> Option<(PathBuf, PathBuf)> {
+    let package = "github.com/letsencrypt/pebble/v2/cmd/pebble";
+    let authority = built("pebble", "pebble", &["build"], package)?;
+    Some((authority, built("pebble", "challtestsrv", &["build"], &format!("{package}-challtestsrv"))?))
+}
+
+fn built(module: &str, name: &str, arguments: &[&str], package: &str) -> Option<PathBuf> {
     if !installed("go") {
         return None;
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join(module);
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let mut command = Command::new("go");
     command.current_dir(root.join(module)).env("CGO_ENABLED", "0").args(arguments).args(["-mod=readonly", "-o"]);
     let output = command.arg(&built).arg(package).output().unwrap();
@@ -39,6 +49,6 @@ fn built(module: &str, arguments: &[&str], package: &str) -> Option<PathBuf> {
     }
     // Too old a compiler, or no module proxy.
     let why = String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned();
-    eprintln!("skipped: {module} cannot be built: {why}");
+    eprintln!("skipped: {name} cannot be built: {why}");
     None
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use config::CertificateFiles;
 use model::Timestamp;
 use rustls::client::verify_server_name;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
@@ -22,6 +23,8 @@ const ENDS_SOON_MILLIS: i64 = 14 * 24 * 3600 * 1000;
 /// The certificates of a listener, in the order in which they are looked through.
 pub(crate) struct Certificates {
     slots: Vec<Slot>,
+    /// What an authority issued; after those from files.
+    issued: RwLock<Option<Arc<CertifiedKey>>>,
 }
 
 /// A pair of files and what was last read from them.
@@ -44,7 +47,21 @@ impl Certificates {
             warn_of_end(&files, &pair);
             Ok(Slot { files, pair: RwLock::new(pair), stamp: RwLock::new(stamp) })
         };
-        Ok(Self { slots: files.into_iter().map(slot).collect::<Result<_, _>>()? })
+        Ok(Self { slots: files.into_iter().map(slot).collect::<Result<_, _>>()?, issued: RwLock::new(None) })
+    }
+
+    /// Serves what an authority issued, in PEM.
+    ///
+    /// # Errors
+    /// When it is no certificate, or the key is another's; what was there before stays then.
+    pub(crate) fn put_issued(&self, chain: &str, key: &str) -> Result<(), String> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
+        let chain = chain.map_err(|error| error.to_string())?;
+        // Nothing of a key is shown.
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| "its key cannot be read".to_owned())?;
+        let pair = pair::certified(chain, key).map_err(|error| error.to_string())?;
+        *self.issued.write().unwrap_or_else(PoisonError::into_inner) = Some(pair);
+        Ok(())
     }
 
     /// Reads again what has changed, for ever. What cannot be used is logged, and the certificate before it stays.
@@ -60,7 +77,8 @@ impl Certificates {
     }
 
     fn find(&self, name: Option<&str>, fits: impl Fn(&CertifiedKey) -> bool) -> Option<Arc<CertifiedKey>> {
-        let pairs = || self.slots.iter().map(Slot::pair);
+        let issued = self.issued.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let pairs = || self.slots.iter().map(Slot::pair).chain(issued.clone());
         let name = name.and_then(|name| ServerName::try_from(name).ok());
         let covers = |pair: &CertifiedKey| name.as_ref().is_some_and(|name| covers(pair, name));
         // A client that asks for a name of nobody's learns from the first certificate whom it reached.

@@ -84,7 +84,7 @@ impl Setup {
 }
 
 fn tls(first: CertificateFiles, more: Vec<CertificateFiles>) -> Tls {
-    Tls { certificate: Some(first.certificate), key: Some(first.key), more }
+    Tls { certificate: Some(first.certificate), key: Some(first.key), more, acme: None }
 }
 
 fn der(file: &Path) -> Vec<u8> {
