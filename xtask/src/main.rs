@@ -16,7 +16,7 @@ const USAGE: &str = "cargo xtask TASK
   ci                                 lints, tests and the demo: what has to pass before anything lands
   tidy                               the rules of the house: dependencies, lengths, names
   bench path [--pushes N] [--json]   push to first log line and to new content served, p50 and p99
-  bench registry [--quick] [--json] [--program PATH]
+  bench registry [--quick | --upkeep] [--json] [--program PATH]
                                      the registry beside Debian's docker-registry: processor time, memory, durations
   fault path [--points N] [--seed S] [--at POINT] [--unsynced]
                                      kills the server at random and at named points, and compares the ends; with

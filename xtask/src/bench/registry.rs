@@ -26,18 +26,25 @@ pub(crate) fn registry(words: &[&str]) -> Result<(), String> {
         path if path.as_os_str().is_empty() => e2e::program(e2e::Program::Release),
         path => path,
     };
-    let mut ours = measure(Kind::Ours(program.clone()), &sizes)?;
-    ours.extend(upkeep::measure(&program)?);
-    let peer = match peer::find() {
-        Some(program) => Some(measure(Kind::Peer(program), &sizes)?),
-        None => {
-            eprintln!("skipped: docker-registry is not installed, so nothing stands beside our figures");
-            None
-        }
+    let (ours, peer) = if words.contains(&"--upkeep") {
+        (upkeep::measure(&program)?, None)
+    } else {
+        let mut ours = measure(Kind::Ours(program.clone()), &sizes)?;
+        ours.extend(upkeep::measure(&program)?);
+        (ours, beside(&sizes)?)
     };
     let report = Report::of(&ours, peer.as_deref());
     println!("{}", if words.contains(&"--json") { report.json() } else { report.text() });
     Ok(())
+}
+
+/// The same of the peer, if there is one.
+fn beside(sizes: &Sizes) -> Result<Option<Vec<Row>>, String> {
+    let Some(program) = peer::find() else {
+        eprintln!("skipped: docker-registry is not installed, so nothing stands beside our figures");
+        return Ok(None);
+    };
+    measure(Kind::Peer(program), sizes).map(Some)
 }
 
 fn measure(kind: Kind, sizes: &Sizes) -> Result<Vec<Row>, String> {

@@ -202,7 +202,7 @@ impl Trial {
         }
         self.tally.points += 1;
         match self.kind {
-            Kind::Small => self.work_on_a_full_disk()?,
+            Kind::Small => self.work_on_a_full_disk(name)?,
             Kind::Plain | Kind::Unsynced => {
                 let delay = Duration::from_millis(2 + self.random.below(LONGEST));
                 self.work(name, delay, false);
@@ -263,13 +263,13 @@ impl Trial {
     }
 
     /// Clients work on a full disk, perhaps over a death and a start, and go on when there is room again.
-    fn work_on_a_full_disk(&mut self) -> Result<(), String> {
+    fn work_on_a_full_disk(&mut self, told: Option<&'static str>) -> Result<(), String> {
         let room = if self.random.below(2) == 0 { 0 } else { self.random.below(ROOM) };
         let ballast = self.place.fill(room)?;
         let delay = Duration::from_millis(50 + self.random.below(LONGEST));
         match self.random.below(3) {
             0 => {
-                self.work(None, delay, true);
+                self.work(told, delay, true);
                 // An administrator cannot make room before it serves.
                 if let Err(why) = self.place.start(None) {
                     self.report(&[Finding { wrong: Wrong::Answer, text: format!("on a full disk: {why}") }]);
@@ -280,12 +280,15 @@ impl Trial {
                 drop(ballast);
             }
             1 => {
-                self.work(None, delay, true);
+                self.work(told, delay, true);
                 drop(ballast);
             }
             _ => {
                 let until = Instant::now() + delay;
                 self.each(true, true, |worker| worker.work(|| Instant::now() < until), wait);
+                if !self.place.alive() {
+                    self.died(told);
+                }
                 drop(ballast);
                 self.work(None, RECOVERED, false);
             }

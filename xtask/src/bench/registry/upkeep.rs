@@ -77,7 +77,8 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        Ok(())
+        // It takes connections before it has opened its data.
+        Client::connect(self.address, None)?.ask("GET", "/v2/", Body::None).map(drop)
     }
 
     fn log(&self) -> String {
