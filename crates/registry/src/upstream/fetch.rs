@@ -198,6 +198,7 @@ impl Fetch {
     }
 
     async fn begin(&self, kept: Option<Box<Kept>>) -> Result<Box<Kept>, UpstreamError> {
+        self.registry.refuse_full().await?;
         if let Some(kept) = kept {
             return Ok(kept);
         }
