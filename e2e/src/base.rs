@@ -111,6 +111,15 @@ pub fn push_base(name: &str, tag: &str, send: impl Fn(&str, &str, &str, &[u8]) -
     push(name, tag, &Image { files: &[], command: &["sh"], revision: None }, send);
 }
 
+/// Pushes an image as [`push_base`] does, with a page `index.html` that holds `page`.
+///
+/// # Panics
+/// As [`push_image`].
+pub fn push_page(name: &str, tag: &str, page: &str, send: impl Fn(&str, &str, &str, &[u8]) -> u16) {
+    let files = [("index.html", page)];
+    push(name, tag, &Image { files: &files, command: &["sh"], revision: None }, send);
+}
+
 /// Pushes an image to `name:tag` through `/v2`.
 ///
 /// # Panics

@@ -18,7 +18,7 @@ mod site;
 mod world;
 
 pub use asker::{Asked, Asker};
-pub use base::{Image, busybox, push_base, push_image};
+pub use base::{Image, busybox, push_base, push_image, push_page};
 pub use command::{Finished, finish};
 pub use daemon::{Daemon, installed};
 pub use delivery::page;

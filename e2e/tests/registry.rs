@@ -5,10 +5,16 @@
 
 #[path = "registry/alone.rs"]
 mod alone;
+#[path = "registry/bases.rs"]
+mod bases;
 #[path = "registry/go.rs"]
 mod go;
+#[path = "registry/mirror.rs"]
+mod mirror;
 #[path = "registry/official.rs"]
 mod official;
+#[path = "registry/through.rs"]
+mod through;
 
 use std::path::Path;
 use std::process::Command;

@@ -10,6 +10,9 @@ use tempfile::TempDir;
 /// What precedes the address in what it says.
 const SERVES: &str = "towpath serves http://";
 
+/// Where it listens unless it is told: any port.
+const ANYWHERE: &str = "127.0.0.1:0";
+
 pub struct Alone {
     daemon: Option<Daemon>,
     host: String,
@@ -27,16 +30,34 @@ impl Alone {
         alone
     }
 
+    /// One with a server's file, which says where it listens.
+    pub fn configured(spec: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut alone = Self { daemon: None, host: String::new(), token: None, dir };
+        let file = alone.path("towpath.yaml");
+        std::fs::write(&file, format!("apiVersion: towpath.dev/v1alpha1\nkind: Towpath\nspec:\n{spec}")).unwrap();
+        alone.serve(&["--config", file.to_str().unwrap()]);
+        alone
+    }
+
     /// The same data, served anew.
     pub fn restart(&mut self, options: &[&str]) {
         self.daemon = None;
         self.serve(options);
     }
 
+    /// Stops it.
+    pub fn stop(&mut self) {
+        self.daemon = None;
+    }
+
     /// Starts the program and waits until it serves; what it says of the administrator's token.
     fn serve(&mut self, options: &[&str]) -> String {
         let mut command = Command::new(program(Program::Debug));
-        command.args(["registry", "serve", "--listen", "127.0.0.1:0", "--data"]).arg(self.path("data")).args(options);
+        command.args(["registry", "serve", "--data"]).arg(self.path("data")).args(options);
+        if !options.iter().any(|option| matches!(*option, "--listen" | "--config")) {
+            command.args(["--listen", ANYWHERE]);
+        }
         command.env_remove("TOWPATH_DATA");
         let log = self.path("log");
         let said = || std::fs::read_to_string(&log).unwrap_or_default();
@@ -95,6 +116,11 @@ impl Alone {
         answer.headers()["docker-content-digest"].to_str().unwrap().to_owned()
     }
 
+    /// Pushes an image with this page.
+    pub fn push_page(&self, image: &str, tag: &str, page: &str) {
+        e2e::push_page(image, tag, page, |method, path, kind, bytes| self.send(method, path, kind, bytes));
+    }
+
     pub fn push_base(&self, image: &str, tag: &str) {
         e2e::push_base(image, tag, |method, path, kind, bytes| self.send(method, path, kind, bytes));
     }
@@ -110,7 +136,7 @@ impl Alone {
         done(&mut command)
     }
 
-    fn ask(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> ureq::http::Response<ureq::Body> {
+    pub fn ask(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> ureq::http::Response<ureq::Body> {
         let mut request = ureq::http::Request::builder().method(method).uri(format!("http://{}{path}", self.host));
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
