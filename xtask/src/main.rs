@@ -1,6 +1,7 @@
 //! The workspace's own tasks: `cargo xtask ci | tidy | bench | fault`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod bench;
 mod ci;
