@@ -45,6 +45,15 @@ impl Daemon {
         true
     }
 
+    /// Kills it, as a machine that fails does.
+    ///
+    /// # Panics
+    /// When it cannot be waited for.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// What it said so far.
     pub fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
@@ -55,6 +64,9 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}:\n{}", self.log.display(), self.said());
+        }
+        if self.child.try_wait().is_ok_and(|ended| ended.is_some()) {
+            return;
         }
         // Asked first: it has children of its own to end.
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);

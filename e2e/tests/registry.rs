@@ -245,6 +245,8 @@ fn crane_copies_lists_and_deletes() {
 #[test]
 fn the_official_suites_pass() {
     let programs = official::programs();
-    official::run(&programs, &Alone::start(&["--anonymous", "pull,push"]));
-    official::run(&programs, &Alone::start(&[]));
+    for options in [&["--anonymous", "pull,push"][..], &[]] {
+        let alone = Alone::start(options);
+        official::run(&programs, alone.host(), alone.token(), &alone.path(""));
+    }
 }

@@ -176,6 +176,17 @@ impl Running {
         if let Some(pipeline) = self.pipeline {
             pipeline.stop().await;
         }
+        if let Some(presence) = self.basis.presence {
+            presence.leave().await;
+        }
+    }
+
+    /// Waits until another server has taken the records, which this one must not use any more then.
+    pub async fn ousted(&self) {
+        match &self.basis.presence {
+            Some(presence) => presence.lost().await,
+            None => std::future::pending().await,
+        }
     }
 }
 

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::alone::Alone;
 use crate::go;
 
 /// Names further programs, separated by colons.
@@ -52,26 +51,27 @@ pub fn programs() -> Vec<PathBuf> {
     go::conformance().into_iter().chain(named).collect()
 }
 
-/// Runs them against a registry; each must end well.
-pub fn run(programs: &[PathBuf], alone: &Alone) {
+/// Runs them against a registry, with the administrator's token where one is needed; each must end well. What they say
+/// goes to `dir`.
+pub fn run(programs: &[PathBuf], host: &str, token: Option<&str>, dir: &Path) {
     for program in programs {
-        println!("{}: {}", program.display(), verdict(program, alone));
+        println!("{}: {}", program.display(), verdict(program, host, token, dir));
     }
 }
 
 /// The line that counts.
-fn verdict(program: &Path, alone: &Alone) -> String {
-    let results = alone.path("results");
+fn verdict(program: &Path, host: &str, token: Option<&str>, dir: &Path) -> String {
+    let results = dir.join("results");
     std::fs::create_dir_all(&results).unwrap();
     let mut command = Command::new(program);
-    command.current_dir(&results).envs(SETTINGS.iter().copied()).env("OCI_REGISTRY", alone.host());
-    command.env("OCI_ROOT_URL", format!("http://{}", alone.host())).env("OCI_REPORT_DIR", &results);
+    command.current_dir(&results).envs(SETTINGS.iter().copied()).env("OCI_REGISTRY", host);
+    command.env("OCI_ROOT_URL", format!("http://{host}")).env("OCI_REPORT_DIR", &results);
     command.env("OCI_RESULTS_DIR", &results);
-    if let Some(token) = alone.token() {
+    if let Some(token) = token {
         command.env("OCI_USERNAME", "admin").env("OCI_PASSWORD", token);
     }
     // It says more than a pipe holds.
-    let log = alone.path("conformance.log");
+    let log = dir.join("conformance.log");
     let file = File::create(&log).unwrap();
     let status = command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).status().unwrap();
     let said = std::fs::read_to_string(&log).unwrap();

@@ -52,16 +52,20 @@ pub(crate) async fn serve(spec: ServerSpec, data: Option<PathBuf>) -> Result<Exi
     let broken = |error: std::io::Error| Failure::failed(format!("signals cannot be awaited: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(broken)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(broken)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let ousted = tokio::select! {
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+        () = running.ousted() => true,
+    };
     if registry_only {
         output::note("stopping");
     } else {
         output::note("stopping; jobs and sites go on under their supervisors");
     }
     running.stop().await;
+    if ousted {
+        return Err(Failure::failed("another server has taken the records while this one was silent"));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
