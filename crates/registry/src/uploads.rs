@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use model::{Digest, ImageName};
+use model::{Algorithm, Digest, ImageName};
 use store::{BlobWriter, RecordsError, StoredBlob, Tx, UploadId, UploadWriter};
 
 use crate::{Registry, RegistryError, now};
@@ -45,16 +45,21 @@ impl Sessions {
 }
 
 impl Registry {
-    /// Begins an upload to an image.
-    pub(crate) async fn begin_upload(&self, image: &ImageName, subject: &str) -> Result<Session, RegistryError> {
+    /// Begins an upload to an image, of a blob whose digest is of the kind `algorithm`, as far as the client said.
+    pub(crate) async fn begin_upload(
+        &self,
+        image: &ImageName,
+        subject: &str,
+        algorithm: Algorithm,
+    ) -> Result<Session, RegistryError> {
         if self.records.is_shared() {
-            return self.begin_for_all(image, subject).await;
+            return self.begin_for_all(image, subject, algorithm).await;
         }
         if self.shared.sessions.table().len() >= MAX_OPEN {
             return Err(RegistryError::TooManyUploads);
         }
         self.refuse_full().await?;
-        let id = self.blobs.uploads().create().await?;
+        let id = self.blobs.uploads().create(algorithm).await?;
         let session = Session {
             id: id.clone(),
             image: image.clone(),
@@ -67,9 +72,14 @@ impl Registry {
     }
 
     /// Begins an upload that another process may go on with.
-    async fn begin_for_all(&self, image: &ImageName, subject: &str) -> Result<Session, RegistryError> {
+    async fn begin_for_all(
+        &self,
+        image: &ImageName,
+        subject: &str,
+        algorithm: Algorithm,
+    ) -> Result<Session, RegistryError> {
         self.refuse_full().await?;
-        let id = self.blobs.uploads().create().await?;
+        let id = self.blobs.uploads().create(algorithm).await?;
         let session = Session {
             id: id.clone(),
             image: image.clone(),

@@ -6,6 +6,7 @@
 mod bucket;
 mod error;
 mod files;
+mod gather;
 mod lease;
 mod partial;
 mod reader;

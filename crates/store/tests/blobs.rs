@@ -131,7 +131,7 @@ fn a_write_given_up_halfway_cannot_be_finished() {
         let busy = tokio::task::spawn_blocking(move || wait.recv());
         tokio::select! {
             biased;
-            _ = writer.write(Bytes::from(vec![1; 1_000_000])) => panic!("the thread was not busy"),
+            _ = writer.write(Bytes::from(vec![1; 4_000_000])) => panic!("the thread was not busy"),
             () = std::future::ready(()) => {}
         }
         go_on.send(()).unwrap();

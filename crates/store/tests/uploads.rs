@@ -70,7 +70,7 @@ async fn send(blobs: &Blobs, id: &UploadId, at: u64, bytes: &'static [u8]) -> Re
 
 async fn an_upload_goes_on_after_a_restart(place: Place) {
     let blobs = place.open().await;
-    let id = blobs.uploads().create().await.unwrap();
+    let id = blobs.uploads().create(Algorithm::Sha256).await.unwrap();
     let mut part = blobs.uploads().append(&id, None).await.unwrap();
     part.write(Bytes::from_static(b"hel")).await.unwrap();
     assert_eq!(part.close().await.unwrap(), 3);
@@ -94,7 +94,7 @@ async fn an_upload_goes_on_after_a_restart(place: Place) {
 
 async fn an_upload_has_one_writer(place: Place) {
     let blobs = place.open().await;
-    let id = blobs.uploads().create().await.unwrap();
+    let id = blobs.uploads().create(Algorithm::Sha256).await.unwrap();
     let part = blobs.uploads().append(&id, None).await.unwrap();
     assert!(matches!(blobs.uploads().append(&id, None).await.err(), Some(BlobError::UploadBusy(_))));
     let lease = blobs.lease("test");
@@ -110,10 +110,10 @@ async fn an_upload_has_one_writer(place: Place) {
 async fn a_wrong_or_abandoned_upload_leaves_nothing(place: Place) {
     let blobs = place.open().await;
     let uploads = blobs.uploads();
-    let id = uploads.create().await.unwrap();
+    let id = uploads.create(Algorithm::Sha256).await.unwrap();
     let error = uploads.finish(&blobs.lease("test"), &id, &hello()).await.unwrap_err();
     assert!(matches!(error, BlobError::Mismatch { .. }), "{error}");
-    let id = uploads.create().await.unwrap();
+    let id = uploads.create(Algorithm::Sha256).await.unwrap();
     uploads.abandon(&id).await.unwrap();
     assert!(matches!(uploads.abandon(&id).await, Err(BlobError::NoUpload(_))));
     assert_eq!(place.left(), Vec::<PathBuf>::new());
@@ -122,7 +122,8 @@ async fn a_wrong_or_abandoned_upload_leaves_nothing(place: Place) {
 async fn old_uploads_expire_but_not_the_one_in_use(place: Place) {
     let blobs = place.open().await;
     let uploads = blobs.uploads();
-    let (old, used) = (uploads.create().await.unwrap(), uploads.create().await.unwrap());
+    let (old, used) =
+        (uploads.create(Algorithm::Sha256).await.unwrap(), uploads.create(Algorithm::Sha256).await.unwrap());
     let part = uploads.append(&used, None).await.unwrap();
     assert_eq!(uploads.expire(Duration::from_secs(3600)).await.unwrap(), 0);
     assert_eq!(uploads.expire(Duration::ZERO).await.unwrap(), 1);
@@ -134,7 +135,7 @@ async fn old_uploads_expire_but_not_the_one_in_use(place: Place) {
 async fn a_search_for_old_uploads_sends_no_client_away(place: Place) {
     let blobs = place.open().await;
     let uploads = blobs.uploads();
-    let used = uploads.create().await.unwrap();
+    let used = uploads.create(Algorithm::Sha256).await.unwrap();
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let searcher = tokio::spawn({
         let uploads = uploads.clone();
@@ -167,7 +168,7 @@ async fn an_upload_in_many_parts_is_whole_under_either_algorithm(place: Place) {
         writer.write(content.clone().into()).await.unwrap();
         let expected = writer.finish().await.unwrap().digest();
         blobs.delete(&expected).await.unwrap();
-        let id = uploads.create().await.unwrap();
+        let id = uploads.create(Algorithm::Sha256).await.unwrap();
         for (range, last) in [(0..11_000_000, false), (11_000_000..11_000_001, false), (11_000_001..20_000_000, true)] {
             let mut part = uploads.append(&id, Some(range.start as u64)).await.unwrap();
             for chunk in content[range].chunks(1 << 20) {
@@ -218,7 +219,7 @@ impl Two {
 async fn another_process_goes_on_with_what_was_acknowledged() {
     let Some(two) = Two::start().await else { return };
     let ((first_dir, _records, first), (_second_dir, records, second)) = (two.open().await, two.open().await);
-    let id = first.uploads().create().await.unwrap();
+    let id = first.uploads().create(Algorithm::Sha256).await.unwrap();
     assert_eq!(second.uploads().offset(&id).await.unwrap(), 0);
     assert_eq!(send(&first, &id, 0, b"h").await.unwrap(), 1);
     assert_eq!(send(&second, &id, 1, b"el").await.unwrap(), 3);
@@ -245,7 +246,7 @@ async fn of_two_writers_at_once_one_is_told_where_the_upload_is() {
     let Some(two) = Two::start().await else { return };
     let ((_one, records, first), (_other, _, second)) = (two.open().await, two.open().await);
     for round in 0..10 {
-        let id = first.uploads().create().await.unwrap();
+        let id = first.uploads().create(Algorithm::Sha256).await.unwrap();
         let (a, b) = tokio::join!(send(&first, &id, 0, b"hel"), send(&second, &id, 0, b"hell"));
         let at = first.uploads().offset(&id).await.unwrap();
         assert_eq!(second.uploads().offset(&id).await.unwrap(), at);
@@ -271,7 +272,7 @@ async fn of_two_writers_at_once_one_is_told_where_the_upload_is() {
 async fn one_part_becomes_a_blob_without_being_sent_again() {
     let Some(two) = Two::start().await else { return };
     let ((_one, _records, first), (other, records, second)) = (two.open().await, two.open().await);
-    let id = first.uploads().create().await.unwrap();
+    let id = first.uploads().create(Algorithm::Sha256).await.unwrap();
     send(&first, &id, 0, b"hello").await.unwrap();
     second.uploads().finish(&second.lease("test"), &id, &hello()).await.unwrap();
     let gathered = files(other.path()).into_iter().filter(|file| file.ends_with(id.as_str())).count();
@@ -287,7 +288,10 @@ async fn one_part_becomes_a_blob_without_being_sent_again() {
 async fn what_the_dead_left_in_the_bucket_goes_with_time() {
     let Some(two) = Two::start().await else { return };
     let ((_one, records, first), (_other, _, second)) = (two.open().await, two.open().await);
-    let (id, kept) = (first.uploads().create().await.unwrap(), first.uploads().create().await.unwrap());
+    let (id, kept) = (
+        first.uploads().create(Algorithm::Sha256).await.unwrap(),
+        first.uploads().create(Algorithm::Sha256).await.unwrap(),
+    );
     send(&first, &id, 0, b"hel").await.unwrap();
     send(&first, &kept, 0, b"hel").await.unwrap();
     // Its record goes; whoever did that died before the objects went.

@@ -46,10 +46,8 @@ impl RegistryHttp {
             let digest: Digest = digest.parse().map_err(Failure::digest)?;
             return self.whole_blob(image, &digest, body).await;
         }
-        if let Some(algorithm) = query.get("digest-algorithm") {
-            check_algorithm(algorithm)?;
-        }
-        let session = self.registry.begin_upload(image, &caller.subject()).await?;
+        let algorithm = query.get("digest-algorithm").map_or(Ok(Algorithm::Sha256), algorithm)?;
+        let session = self.registry.begin_upload(image, &caller.subject(), algorithm).await?;
         let mut response = progress(&session, 0, StatusCode::ACCEPTED);
         response.headers_mut().insert(CHUNK_MIN_LENGTH, HeaderValue::from_static(CHUNK_LEAST));
         Ok(response)
@@ -176,13 +174,13 @@ impl RegistryHttp {
     }
 }
 
-/// Says early that a digest of this kind will not be taken.
-fn check_algorithm(name: &str) -> Result<(), Failure> {
-    if [Algorithm::Sha256, Algorithm::Sha512].iter().any(|known| known.name() == name) {
-        return Ok(());
-    }
-    let shown: String = name.chars().take(40).collect();
-    Err(Failure::digest(format!("digest-algorithm {shown:?} is not supported: sha256 or sha512")))
+/// The kind of digest that a client announces; it hears early of one that will not be taken.
+fn algorithm(name: &str) -> Result<Algorithm, Failure> {
+    let known = [Algorithm::Sha256, Algorithm::Sha512].into_iter().find(|known| known.name() == name);
+    known.ok_or_else(|| {
+        let shown: String = name.chars().take(40).collect();
+        Failure::digest(format!("digest-algorithm {shown:?} is not supported: sha256 or sha512"))
+    })
 }
 
 /// Where an upload goes on: without a host, so that it is right under every name of this registry.

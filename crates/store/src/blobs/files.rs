@@ -14,6 +14,7 @@ use rand::RngExt;
 use sha2::Digest as _;
 
 use crate::blobs::bucket::{Bucket, Going};
+use crate::blobs::gather::Append;
 use crate::blobs::lease::{BlobLease, Held, Leaving};
 use crate::blobs::reader::Source;
 use crate::blobs::uploads::Table;
@@ -351,6 +352,13 @@ impl Hasher {
         }
     }
 
+    pub(super) const fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Sha256(_) => Algorithm::Sha256,
+            Self::Sha512(_) => Algorithm::Sha512,
+        }
+    }
+
     pub(super) fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha256(hasher) => hasher.update(bytes),
@@ -416,7 +424,7 @@ impl Writer {
     /// # Errors
     /// [`BlobError::Mismatch`] when it has another, or when the file system fails; nothing is left behind.
     pub fn finish_as(self, expected: &Digest) -> Result<StoredBlob, BlobError> {
-        let found = if expected.algorithm() == algorithm(&self.hasher) {
+        let found = if expected.algorithm() == self.hasher.algorithm() {
             self.hasher.clone().finish()
         } else {
             hash_file(&self.path, expected.algorithm())?
@@ -438,6 +446,12 @@ impl Writer {
     }
 }
 
+impl Append for Writer {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
+        Self::append(self, bytes)
+    }
+}
+
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.file.write(bytes)?;
@@ -455,13 +469,6 @@ impl Drop for Writer {
     fn drop(&mut self) {
         // Not there any more once it is published.
         let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-const fn algorithm(hasher: &Hasher) -> Algorithm {
-    match hasher {
-        Hasher::Sha256(_) => Algorithm::Sha256,
-        Hasher::Sha512(_) => Algorithm::Sha512,
     }
 }
 

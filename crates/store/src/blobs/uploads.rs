@@ -15,6 +15,7 @@ use bytes::Bytes;
 use model::{Algorithm, Digest};
 
 use crate::blobs::files::{Files, Hasher, found, hash_file, random_name};
+use crate::blobs::gather::{Append, Gather};
 use crate::blobs::lease::BlobLease;
 use crate::blobs::staged::Staged;
 use crate::blobs::{BlobError, StoredBlob, blocking_io};
@@ -88,11 +89,12 @@ impl Uploads {
         Self { files, staged }
     }
 
-    /// Begins an upload.
+    /// Begins an upload. What arrives in a directory is hashed on its way with `algorithm`: a digest of another kind costs
+    /// one more reading of the whole at the end.
     ///
     /// # Errors
     /// When its file cannot be made.
-    pub async fn create(&self) -> Result<UploadId, BlobError> {
+    pub async fn create(&self, algorithm: Algorithm) -> Result<UploadId, BlobError> {
         if let Some(staged) = &self.staged {
             return staged.create().await;
         }
@@ -103,7 +105,7 @@ impl Uploads {
             file.map(drop).map_err(|error| BlobError::io(&path, error))
         })
         .await?;
-        let known = Known { hash: Some((Hasher::new(Algorithm::Sha256), 0)), ..Known::default() };
+        let known = Known { hash: Some((Hasher::new(algorithm), 0)), ..Known::default() };
         self.files.known_uploads.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), known);
         Ok(id)
     }
@@ -160,8 +162,8 @@ impl Uploads {
             let size = length(&path, &id)?;
             let hash = turn.hasher().filter(|(_, hashed)| *hashed == size);
             let found = match hash {
-                Some((hasher, _)) if expected.algorithm() == Algorithm::Sha256 => hasher.finish(),
-                // After a restart, or with another algorithm, it is read once more.
+                Some((hasher, _)) if expected.algorithm() == hasher.algorithm() => hasher.finish(),
+                // After a restart, or with an algorithm that was not announced, it is read once more.
                 _ => hash_file(&path, expected.algorithm())?,
             };
             if found != expected {
@@ -335,13 +337,13 @@ pub(super) struct Part {
     pub staged: Option<Staged>,
 }
 
-impl Part {
+impl Append for Part {
     fn append(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
         if self.staged.is_none() {
             self.turn.keep(None);
         }
         if let Err(error) = self.file.write_all_at(bytes, self.at) {
-            // What was written of a failed chunk is not counted: the client sends it again from here.
+            // What was written of a failed batch is not counted: the client sends it again from here.
             let _ = self.file.set_len(self.at);
             return Err(BlobError::io(&self.path, error));
         }
@@ -365,16 +367,14 @@ impl Drop for Part {
 /// Writes to the end of an upload. Dropped early, an upload in a directory keeps what arrived on disk, one to a bucket
 /// forgets it; the client may go on from its [`Uploads::offset`].
 pub struct UploadWriter {
-    part: Option<Part>,
-    gathered: Vec<Bytes>,
-    size: usize,
+    part: Gather<Part>,
     at: u64,
 }
 
 impl UploadWriter {
     pub(super) fn new(part: Part) -> Self {
         let at = part.at;
-        Self { part: Some(part), gathered: Vec::new(), size: 0, at }
+        Self { part: Gather::new(part), at }
     }
 
     /// How many bytes the upload has, with what was given to [`UploadWriter::write`].
@@ -382,15 +382,13 @@ impl UploadWriter {
         self.at
     }
 
-    /// Writes a chunk.
+    /// Writes a chunk. An error may be that of an earlier one.
     ///
     /// # Errors
     /// When the file system fails ([`BlobError::NoSpace`] for a full disk).
     pub async fn write(&mut self, chunk: Bytes) -> Result<(), BlobError> {
         self.at += chunk.len() as u64;
-        self.size += chunk.len();
-        self.gathered.push(chunk);
-        if self.size < 256 * 1024 && self.gathered.len() < 1024 { Ok(()) } else { self.flush().await }
+        self.part.write(chunk).await
     }
 
     /// Writes what is left and lets the next request write. Returns how many bytes the upload has. What was written to an
@@ -399,9 +397,8 @@ impl UploadWriter {
     /// # Errors
     /// As [`UploadWriter::write`]; [`BlobError::Offset`] and [`BlobError::NoUpload`] when another process has written to
     /// the upload or ended it meanwhile, and nothing of this part counts.
-    pub async fn close(mut self) -> Result<u64, BlobError> {
-        self.flush().await?;
-        let part = self.part.take().ok_or(BlobError::Interrupted)?;
+    pub async fn close(self) -> Result<u64, BlobError> {
+        let part = self.part.end(Ok).await?;
         if let Some(staged) = part.staged.clone() {
             staged.stage(part).await?;
         }
@@ -414,26 +411,13 @@ impl UploadWriter {
     ///
     /// # Errors
     /// As [`UploadWriter::write`].
-    pub async fn close_last(mut self) -> Result<u64, BlobError> {
-        self.flush().await?;
-        let mut part = self.part.take().ok_or(BlobError::Interrupted)?;
+    pub async fn close_last(self) -> Result<u64, BlobError> {
+        let mut part = self.part.end(Ok).await?;
         if part.staged.is_some() {
             let (hash, tail) = (part.hasher.take().map(|hasher| (hasher, part.at)), part.from..part.at);
             part.turn.with(|upload| (upload.hash, upload.tail) = (hash, Some(tail)));
         }
         fault::point(fault::AFTER_UPLOAD_PART);
         Ok(self.at)
-    }
-
-    async fn flush(&mut self) -> Result<(), BlobError> {
-        let mut part = self.part.take().ok_or(BlobError::Interrupted)?;
-        let chunks = std::mem::take(&mut self.gathered);
-        self.size = 0;
-        let write = move || {
-            chunks.iter().try_for_each(|chunk| part.append(chunk))?;
-            Ok(part)
-        };
-        self.part = Some(blocking_io(write).await?);
-        Ok(())
     }
 }
