@@ -271,3 +271,31 @@ fn a_disk_that_fills_up_during_a_run_ends_the_run() {
         assert_eq!(page(&delivered(&world, &site, "succeeded")), "four\n");
     });
 }
+
+#[test]
+fn a_full_disk_is_freed_by_its_administrator() {
+    on_a_small_disk("a_full_disk_is_freed_by_its_administrator", |disk| {
+        let Some((mut world, _site, live)) = first(disk, "freed") else { return };
+        let digest = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+        let manifest = format!(
+            "{{\"schemaVersion\":2,\"config\":{{\"mediaType\":\"application/vnd.oci.image.config.v1+json\",\
+             \"digest\":\"{digest}\",\"size\":2}},\"layers\":[]}}"
+        );
+        let blob = format!("/v2/demo/freed/blobs/uploads/?digest={digest}");
+        let tag = "/v2/demo/freed/manifests/unwanted";
+        let kind = "application/vnd.oci.image.manifest.v1+json";
+        let push = |world: &World| world.put_bytes("POST", &blob, "application/octet-stream", b"{}");
+        assert_eq!(push(&world), 201);
+        assert_eq!(world.put_bytes("PUT", tag, kind, manifest.as_bytes()), 201);
+        let ballast = Ballast::fill(disk, 0);
+        world.kill();
+        world.up();
+        assert!(free(disk) > 4 << 20, "a start has room to work in");
+        assert_eq!(push(&world), 507, "and nobody pushes into that");
+        assert_eq!(world.put_bytes("DELETE", tag, kind, b""), 202);
+        assert!(world.told(&["registry", "gc", "--purge"]).starts_with("freed "));
+        assert_eq!(page(&live), "one\n");
+        drop(ballast);
+        assert_eq!(push(&world), 201);
+    });
+}
