@@ -26,6 +26,7 @@ pub(crate) fn run() -> Result<(), String> {
     crate::fault::path(&["--points", "12", "--seed", "1"])?;
     tally.passed += 1;
     registry_faults(&mut tally)?;
+    fuzz(&mut tally)?;
     step("the release build", &["build", "--release"])?;
     demo(&mut tally)?;
     for skipped in &tally.skipped {
@@ -45,6 +46,17 @@ fn registry_faults(tally: &mut Tally) -> Result<(), String> {
         crate::fault::registry(&[run, &["--seed", "1"]].concat())?;
         tally.passed += 1;
     }
+    Ok(())
+}
+
+/// Seconds of each fuzz target.
+fn fuzz(tally: &mut Tally) -> Result<(), String> {
+    if let Err(why) = crate::fuzz::possible() {
+        tally.skipped.push(format!("skipped: fuzz: {why}"));
+        return Ok(());
+    }
+    crate::fuzz::run(&["--seconds", "5"])?;
+    tally.passed += 1;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The workspace's own tasks: `cargo xtask ci | tidy | bench | fault`.
+//! The workspace's own tasks: `cargo xtask ci | tidy | bench | fault | fuzz`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -6,6 +6,7 @@
 mod bench;
 mod ci;
 mod fault;
+mod fuzz;
 mod processes;
 mod tidy;
 mod unsynced;
@@ -23,7 +24,9 @@ const USAGE: &str = "cargo xtask TASK
                                      kills the server at random and at named points, and compares the ends; with
                                      --unsynced a power cut takes everything and whatever was not synced
   fault registry [--points N] [--seed S] [--unsynced | --full-disk] [--program PATH]
-                                     the same for the registry alone, under mixed pushes, deletes, retention and collection";
+                                     the same for the registry alone, under mixed pushes, deletes, retention and collection
+  fuzz [--seconds N] [TARGET]        feeds the parsers what strangers might send, a minute each; targets are the names
+                                     below fuzz/corpus";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         ["bench", "registry", rest @ ..] => bench::registry::registry(rest),
         ["fault", "path", rest @ ..] => fault::path(rest),
         ["fault", "registry", rest @ ..] => fault::registry(rest),
+        ["fuzz", rest @ ..] => fuzz::run(rest),
         _ => Err(USAGE.to_owned()),
     };
     match result {

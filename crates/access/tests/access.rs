@@ -132,6 +132,7 @@ on_both! {
     logins::a_login_that_did_not_begin_here_is_refused,
     workloads::a_token_gets_what_the_first_rule_that_fits_gives,
     workloads::what_is_not_signed_for_us_is_refused,
+    workloads::rsa_keys_and_an_issuer_that_changes_them,
     passwords::imported_users_sign_in_with_their_old_passwords,
     passwords::a_changed_or_revoked_password_is_refused_at_once,
     passwords::an_unknown_user_is_as_much_work_as_a_wrong_password,

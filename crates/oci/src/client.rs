@@ -10,6 +10,8 @@ mod challenge;
 mod download;
 mod error;
 mod exchange;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod listing;
 mod manifest;
 mod options;

@@ -9,6 +9,8 @@ mod body;
 mod cached;
 mod failure;
 mod form;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod listing;
 mod manifests;
 mod range;

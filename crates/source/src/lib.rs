@@ -8,6 +8,8 @@
 
 mod commands;
 mod feed;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod hosting;
 mod pkt;
 mod receive;

@@ -38,6 +38,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("towpath", &["model", "store", "config", "oci", "sandbox", "runner", "deploy", "server", "pipeline"]),
     ("testkit", &["sandbox"]),
     ("e2e", &[]),
+    ("fuzz", &["model", "access", "oci", "source", "registry"]),
     ("xtask", &["e2e"]),
 ];
 

@@ -16,6 +16,7 @@ pub(crate) fn check() -> Result<Vec<String>, String> {
     let mut files = Vec::new();
     collect(Path::new("crates"), &mut files)?;
     collect(Path::new("e2e"), &mut files)?;
+    collect(Path::new("fuzz"), &mut files)?;
     collect(Path::new("xtask"), &mut files)?;
     let mut findings = Vec::new();
     let (mut lengths, mut functions) = (Vec::new(), Vec::new());

@@ -25,6 +25,7 @@ struct Answers {
 pub struct TestIssuer {
     pub url: String,
     key: KeyPair,
+    keys: Arc<Mutex<Value>>,
     answers: Arc<Mutex<Answers>>,
 }
 
@@ -34,15 +35,22 @@ impl TestIssuer {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let key = KeyPair::generate().unwrap();
         let answers = Arc::new(Mutex::new(Answers::default()));
-        let keys = json!({ "keys": [{ "kty": "future", "kid": "other" }, jwk(&key, "one")] });
-        let (at, shared) = (url.clone(), Arc::clone(&answers));
+        let keys = json!([{ "kty": "future", "kid": "other" }, jwk(&key, "one")]);
+        let keys = Arc::new(Mutex::new(keys));
+        let (at, listed, shared) = (url.clone(), Arc::clone(&keys), Arc::clone(&answers));
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let (at, keys, shared) = (at.clone(), keys.clone(), Arc::clone(&shared));
+                let keys = json!({ "keys": *listed.lock().unwrap() });
+                let (at, shared) = (at.clone(), Arc::clone(&shared));
                 tokio::spawn(async move { answer(socket, &at, &keys, &shared).await });
             }
         });
-        Self { url, key, answers }
+        Self { url, key, keys, answers }
+    }
+
+    /// Lists these keys, and no others, from now on.
+    pub fn list(&self, keys: &[Value]) {
+        *self.keys.lock().unwrap() = json!(keys);
     }
 
     pub fn config(&self, name: &str) -> IssuerConfig {
@@ -79,6 +87,34 @@ impl TestIssuer {
 /// Signs claims under any header with any key.
 pub fn sign(header: &Header, claims: &Value, key: &KeyPair) -> String {
     jsonwebtoken::encode(header, claims, &EncodingKey::from_ec_der(&key.serialize_der())).unwrap()
+}
+
+/// An RSA key as most issuers have one.
+pub struct RsaKey(KeyPair);
+
+/// Bytes of its modulus.
+const MODULUS: usize = 256;
+
+impl RsaKey {
+    pub fn new() -> Self {
+        Self(KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap())
+    }
+
+    /// Signs claims with this algorithm.
+    pub fn sign(&self, algorithm: Algorithm, claims: &Value, id: &str) -> String {
+        let header = Header { kid: Some(id.to_owned()), ..Header::new(algorithm) };
+        let wrapped = self.0.serialize_der();
+        // PKCS #8 says in 26 bytes that the rest is an RSA key.
+        jsonwebtoken::encode(&header, claims, &EncodingKey::from_rsa_der(&wrapped[26..])).unwrap()
+    }
+
+    /// Its public half.
+    pub fn jwk(&self, id: &str) -> Value {
+        // A sequence of the modulus, after a byte for its sign, and the exponent 65537.
+        let raw = self.0.public_key_raw();
+        let (n, e) = (URL_SAFE_NO_PAD.encode(&raw[9..9 + MODULUS]), URL_SAFE_NO_PAD.encode([1, 0, 1]));
+        json!({ "kty": "RSA", "kid": id, "use": "sig", "n": n, "e": e })
+    }
 }
 
 /// A public key as a JWK.

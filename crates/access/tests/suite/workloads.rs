@@ -14,7 +14,7 @@ use rcgen::KeyPair;
 use serde_json::{Value, json};
 
 use crate::Place;
-use crate::issuer::{TestIssuer, jwk, sign};
+use crate::issuer::{RsaKey, TestIssuer, jwk, sign};
 
 fn now() -> i64 {
     Timestamp::from(std::time::SystemTime::now()).0 / 1000
@@ -148,4 +148,40 @@ pub async fn what_is_not_signed_for_us_is_refused(place: Place) {
     // A server that knows no issuers takes none.
     let plain = place.open().await;
     assert!(matches!(enter(&plain, issuer.sign(&good)).await, Err(AccessError::BadCredentials)));
+}
+
+pub async fn rsa_keys_and_an_issuer_that_changes_them(place: Place) {
+    let issuer = TestIssuer::start().await;
+    let (first, second, mallory) = (RsaKey::new(), RsaKey::new(), RsaKey::new());
+    issuer.list(&[first.jwk("first")]);
+    let access = open(&place, &issuer).await;
+    let good = claims(&issuer, json!({}));
+    for algorithm in [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS512] {
+        let who = enter(&access, first.sign(algorithm, &good, "first")).await.unwrap();
+        assert_eq!(may(&access, &who, "acme/app").await, (true, true), "{algorithm:?}");
+    }
+    let public = first.jwk("first").to_string();
+    let hs256 = Header { kid: Some("first".to_owned()), ..Header::new(Algorithm::HS256) };
+    for (what, token) in [
+        ("another key under the same id", mallory.sign(Algorithm::RS256, &good, "first")),
+        ("a key that is not listed", second.sign(Algorithm::RS256, &good, "second")),
+        ("a key of another kind", issuer.sign_as(&good, "first")),
+        (
+            "HS256 with the public key",
+            jsonwebtoken::encode(&hs256, &good, &EncodingKey::from_secret(public.as_bytes())).unwrap(),
+        ),
+    ] {
+        let error = enter(&access, token).await.unwrap_err();
+        assert!(matches!(error, AccessError::BadCredentials), "{what}: {error}");
+    }
+    // The issuer goes over to the second key: it is found by itself, and the first one is worth nothing then.
+    issuer.list(&[second.jwk("second")]);
+    let mut tries = 0;
+    while enter(&access, second.sign(Algorithm::RS256, &good, "second")).await.is_err() {
+        tries += 1;
+        assert!(tries < 300, "the new key is never asked for");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let old = enter(&access, first.sign(Algorithm::RS256, &good, "first")).await;
+    assert!(matches!(old, Err(AccessError::BadCredentials)), "{old:?}");
 }

@@ -243,7 +243,7 @@ impl Session {
     }
 }
 
-fn next_link(text: &str) -> Option<&str> {
+pub(super) fn next_link(text: &str) -> Option<&str> {
     if text.len() > MAX_LINK {
         return None;
     }

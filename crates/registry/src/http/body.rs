@@ -36,7 +36,7 @@ impl Sink {
 /// that breaks off stays in the sink.
 pub(super) async fn receive(body: &mut Body, sink: &mut Sink, limit: u64) -> Result<u64, Failure> {
     let mut received: u64 = 0;
-    while let Some(chunk) = next(body).await? {
+    while let Some(chunk) = next(body, SILENCE).await? {
         received += chunk.len() as u64;
         if received > limit {
             return Err(RegistryError::BlobTooLong { limit }.into());
@@ -47,9 +47,13 @@ pub(super) async fn receive(body: &mut Body, sink: &mut Sink, limit: u64) -> Res
 }
 
 /// The whole of a small body.
-pub(super) async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Failure> {
+pub(super) async fn collect(body: Body, limit: usize) -> Result<Bytes, Failure> {
+    collect_within(body, limit, SILENCE).await
+}
+
+async fn collect_within(mut body: Body, limit: usize, silence: Duration) -> Result<Bytes, Failure> {
     let mut collected = BytesMut::new();
-    while let Some(chunk) = next(&mut body).await? {
+    while let Some(chunk) = next(&mut body, silence).await? {
         if collected.len() + chunk.len() > limit {
             let message = format!("the body is longer than {limit} bytes");
             return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", message));
@@ -59,10 +63,10 @@ pub(super) async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Failu
     Ok(collected.freeze())
 }
 
-async fn next(body: &mut Body) -> Result<Option<Bytes>, Failure> {
+async fn next(body: &mut Body, silence: Duration) -> Result<Option<Bytes>, Failure> {
     loop {
-        let frame = tokio::time::timeout(SILENCE, body.frame()).await.map_err(|_| {
-            let message = format!("nothing was sent for {} seconds", SILENCE.as_secs());
+        let frame = tokio::time::timeout(silence, body.frame()).await.map_err(|_| {
+            let message = format!("nothing was sent for {} seconds", silence.as_secs());
             Failure::new(StatusCode::REQUEST_TIMEOUT, "SIZE_INVALID", message)
         })?;
         match frame {
@@ -102,4 +106,21 @@ pub(super) fn send_along(reader: FollowingReader, guard: impl Send + 'static) ->
             Err(error) => Some((Err(error), None)),
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use futures_util::StreamExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_falls_silent_is_not_waited_for() {
+        let begun = stream::iter([Ok::<_, io::Error>(Bytes::from_static(b"{"))]);
+        let body = Body::from_stream(begun.chain(stream::pending()));
+        let failure = collect_within(body, 100, Duration::from_millis(10)).await.unwrap_err();
+        assert!(format!("{failure:?}").contains("408"), "{failure:?}");
+    }
 }

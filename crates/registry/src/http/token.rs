@@ -160,7 +160,7 @@ fn unauthorized(message: &str) -> Failure {
 
 /// The scopes of a request, one for each thing: given several times or with spaces between them, their actions are added
 /// up. What is not a scope of ours asks for nothing.
-fn wanted<'a>(fields: impl Iterator<Item = &'a str>) -> Result<Vec<BearerScope>, Failure> {
+pub(super) fn wanted<'a>(fields: impl Iterator<Item = &'a str>) -> Result<Vec<BearerScope>, Failure> {
     let mut found: Vec<BearerScope> = Vec::new();
     for scope in fields.flat_map(str::split_ascii_whitespace).filter_map(read_scope) {
         match found.iter_mut().find(|known| known.kind == scope.kind && known.name == scope.name) {

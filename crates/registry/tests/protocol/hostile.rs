@@ -116,3 +116,48 @@ async fn a_blob_is_never_run_by_a_browser() {
     assert_eq!(crate::site::header(&blob, "content-type"), "application/octet-stream");
     assert_eq!(crate::site::header(&blob, "x-content-type-options"), "nosniff");
 }
+
+/// Bodies that never end, and some that were announced longer or shorter than they are.
+#[tokio::test]
+async fn slow_and_lying_bodies_hold_up_nobody() {
+    const SLOW: usize = 100;
+    let site = Site::start().await;
+    let credentials =
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("alice:{}", site.alice));
+    let half = sha256(b"only half of it");
+    let blob = format!("POST /v2/alice/site/blobs/uploads/?digest={half}");
+    let mut slow = Vec::new();
+    for number in 0..SLOW {
+        let request = if number % 2 == 0 { blob.as_str() } else { "PUT /v2/alice/site/manifests/slow" };
+        let head = format!(
+            "{request} HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {credentials}\r\n\
+             Content-Type: application/vnd.oci.image.manifest.v1+json\r\nContent-Length: 1000\r\n\r\nonly half"
+        );
+        let mut socket = tokio::net::TcpStream::connect(&site.host).await.unwrap();
+        socket.write_all(head.as_bytes()).await.unwrap();
+        slow.push(socket);
+    }
+    site.push_image("alice/site", "v1", "meanwhile").await;
+    for mut socket in slow {
+        let _ = socket.shutdown().await;
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer).await;
+        assert!(!answer.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&answer));
+    }
+    assert!(!site.has_blob("alice/site", &half).await);
+    assert_eq!(site.alice(Method::GET, "/v2/alice/site/manifests/slow").send().await.unwrap().status(), 404);
+    assert_eq!(site.alice(Method::GET, "/v2/alice/site/manifests/v1").send().await.unwrap().status(), 200);
+    // What stands after the announced length is another request, and not a part of this one.
+    let mut socket = tokio::net::TcpStream::connect(&site.host).await.unwrap();
+    let short = sha256(b"short");
+    let head = format!(
+        "POST /v2/alice/site/blobs/uploads/?digest={short} HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {credentials}\r\n\
+         Content-Length: 5\r\n\r\nshort and more\r\n\r\n"
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let _ = socket.read_to_string(&mut answer).await;
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    let pulled = site.alice(Method::GET, &format!("/v2/alice/site/blobs/{short}")).send().await.unwrap();
+    assert_eq!(pulled.bytes().await.unwrap(), "short");
+}
