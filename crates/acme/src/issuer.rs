@@ -23,6 +23,8 @@ const ASK_MS: i64 = 6 * 3_600_000;
 const LEAST_LIFE_MS: i64 = 3_600_000;
 /// The first and the longest rest after an order that failed. Authorities allow few failures in an hour.
 const REST_MS: (i64, i64) = (60_000, 3_600_000);
+/// How often an order is begun when the authority only wants fresher nonces.
+const ORDERS: usize = 5;
 
 /// Keeps one certificate.
 pub struct Issuer {
@@ -124,7 +126,7 @@ impl Issuer {
         tracing::info!(domains, directory = self.options.directory, "ordering a certificate");
         let client = Client { options: &self.options, records: &self.records, http: &self.http };
         let name = self.options.key();
-        match client.order().await.and_then(|issued| Ok((facts(&issued)?, issued))) {
+        match patient_order(&client).await.and_then(|issued| Ok((facts(&issued)?, issued))) {
             Ok((facts, issued)) => {
                 let kept = issued.clone();
                 self.records.write(move |tx| records::put_certificate(tx, &name, &kept)).await?;
@@ -170,6 +172,18 @@ impl Issuer {
         let at = start.saturating_add(end.saturating_sub(start).max(0) / 1000 * place);
         Some(Timestamp(at))
     }
+}
+
+/// Orders, and begins anew a few times where the authority was not content with a nonce: that says nothing of the order
+/// (RFC 8555, section 6.5).
+async fn patient_order(client: &Client<'_>) -> Result<Issued, AcmeError> {
+    for _ in 1..ORDERS {
+        match Box::pin(client.order()).await {
+            Err(error) if error.is_bad_nonce() => {}
+            ordered => return ordered,
+        }
+    }
+    Box::pin(client.order()).await
 }
 
 fn lease(options: &Options) -> String {

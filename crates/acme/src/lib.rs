@@ -111,6 +111,13 @@ pub enum AcmeError {
     Records(#[from] RecordsError),
 }
 
+impl AcmeError {
+    /// Whether the authority wants a fresher nonce, which it always may.
+    pub(crate) fn is_bad_nonce(&self) -> bool {
+        matches!(self, Self::Authority { why, .. } if why.contains("urn:ietf:params:acme:error:badNonce"))
+    }
+}
+
 /// Makes the tables.
 ///
 /// # Errors
