@@ -253,7 +253,11 @@ mod tests {
         let files = spec.listeners[0].tls.as_ref().unwrap().files();
         assert_eq!(files.len(), 1);
         assert_eq!(files[0].key.path(), std::path::Path::new("/k.pem"));
-        assert!(refused("").contains("spec.listeners[0].tls: `certificate` and `key` are needed, or `acme`"), "{}", refused(""));
+        assert!(
+            refused("").contains("spec.listeners[0].tls: `certificate` and `key` are needed, or `acme`"),
+            "{}",
+            refused("")
+        );
         assert!(refused("certificate: /c.pem").contains("its key is missing"));
         assert!(refused("key: /c.pem").contains("its certificate is missing"));
         assert!(refused("certificate: c.pem, key: /k.pem").contains("absolute path"));
