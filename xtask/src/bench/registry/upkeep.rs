@@ -56,7 +56,16 @@ impl Server {
         let address = free.map_err(|error| error.to_string())?;
         let mut server = Self { program: program.to_owned(), dir, address, child: None, token: String::new() };
         server.run()?;
-        server.token = std::fs::read_to_string(server.dir.path().join("stdout")).unwrap_or_default().trim().to_owned();
+        let began = Instant::now();
+        // It may answer before it has said the token.
+        while server.token.is_empty() {
+            if began.elapsed() > PATIENCE {
+                return Err(format!("the registry says no token: {}", server.log()));
+            }
+            let said = std::fs::read_to_string(server.dir.path().join("stdout")).unwrap_or_default();
+            said.lines().last().filter(|_| said.ends_with('\n')).unwrap_or_default().clone_into(&mut server.token);
+            std::thread::sleep(Duration::from_millis(1));
+        }
         Ok(server)
     }
 
