@@ -7,6 +7,7 @@ mod app;
 mod bind;
 mod certify;
 mod core;
+mod direct;
 mod edge;
 mod exchange;
 mod extract;

@@ -6,15 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use http::Version;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use store::Outlet;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::direct::Direct;
 use crate::edge::{Edge, Ends};
 use crate::origin::{ListenerRules, Scheme};
 use crate::tls::Tls;
@@ -101,14 +104,15 @@ impl Connection {
         // Without its own address a connection has no origin.
         let Ok(local) = stream.local_addr() else { return };
         let Some(tls) = tls else {
-            return self.speak(stream, Ends { local, peer, scheme: Scheme::Http }, watcher).await;
+            let (stream, outlet) = Direct::new(stream);
+            return self.speak(stream, Some(outlet), Ends { local, peer, scheme: Scheme::Http }, watcher).await;
         };
         let accepted = tokio::select! {
             accepted = tls.accept(stream) => accepted,
             _ = stop.wait_for(|stop| *stop) => return,
         };
         match accepted {
-            Ok(stream) => self.speak(stream, Ends { local, peer, scheme: Scheme::Https }, watcher).await,
+            Ok(stream) => self.speak(stream, None, Ends { local, peer, scheme: Scheme::Https }, watcher).await,
             Err(error) => {
                 edge.metrics.failed_handshakes.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(%peer, %error, "a TLS handshake failed");
@@ -117,15 +121,19 @@ impl Connection {
     }
 
     /// Speaks HTTP.
-    async fn speak<S>(self, stream: S, ends: Ends, watcher: Watcher)
+    async fn speak<S>(self, stream: S, outlet: Option<Outlet>, ends: Ends, watcher: Watcher)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Self { peer, rules, edge, routes } = self;
         let asked = Arc::new(AtomicBool::new(false));
         let began = Arc::clone(&asked);
-        let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
+        let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
             began.store(true, Ordering::Relaxed);
+            // Over HTTP/2 what is sent is cut into frames.
+            if let Some(outlet) = outlet.as_ref().filter(|_| request.version() < Version::HTTP_2) {
+                request.extensions_mut().insert(outlet.clone());
+            }
             let (rules, edge, routes) = (Arc::clone(&rules), Arc::clone(&edge), routes.clone());
             async move { Ok::<_, std::convert::Infallible>(edge.serve(request, ends, &rules, routes).await) }
         });

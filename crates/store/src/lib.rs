@@ -19,7 +19,7 @@ mod reserve;
 
 pub use blobs::{
     BlobError, BlobLease, BlobReader, BlobWriter, Blobs, BucketOptions, Following, FollowingReader, ListedBlob,
-    PartialBlob, Removal, Removed, StoredBlob, UploadId, UploadWriter, Uploads,
+    Outlet, PartialBlob, Piece, Removal, Removed, StoredBlob, UploadId, UploadWriter, Uploads,
 };
 pub use datadir::{DataDir, DataDirError};
 pub use records::{FromValue, Location, Records, RecordsError, Row, Tx, Value, Watch};

@@ -30,7 +30,7 @@ impl RegistryHttp {
         let mut reader = self.registry.blob(image, digest).await?.ok_or_else(unknown)?;
         answer_blob(parts, digest, reader.size(), |range| {
             reader.seek(range);
-            body::send(reader)
+            body::send(parts, reader)
         })
     }
 

@@ -6,8 +6,9 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::StatusCode;
+use http::request::Parts;
 use http_body_util::BodyExt;
-use store::{BlobReader, BlobWriter, FollowingReader, UploadWriter};
+use store::{BlobReader, BlobWriter, FollowingReader, Outlet, UploadWriter};
 
 use crate::RegistryError;
 use crate::http::failure::Failure;
@@ -82,8 +83,12 @@ async fn next(body: &mut Body, silence: Duration) -> Result<Option<Bytes>, Failu
     }
 }
 
-/// What is left of a blob, as a body. A blob that cannot be read to its end breaks the connection off.
-pub(super) fn send(reader: BlobReader) -> Body {
+/// What is left of a blob, as the body of an answer, straight to the client's connection where that has an [`Outlet`]. A
+/// blob that cannot be read to its end breaks the connection off.
+pub(super) fn send(request: &Parts, mut reader: BlobReader) -> Body {
+    if let Some(outlet) = request.extensions.get::<Outlet>() {
+        reader.send_through(outlet.clone());
+    }
     Body::from_stream(stream::unfold(Some(reader), async |reader| {
         let mut reader = reader?;
         match reader.chunk().await {

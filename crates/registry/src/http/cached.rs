@@ -124,7 +124,7 @@ impl RegistryHttp {
         let response = answer_blob(parts, digest, blob.size(), |range| match blob {
             CachedBlob::Stored(mut reader) => {
                 reader.seek(range);
-                body::send(reader)
+                body::send(parts, reader)
             }
             CachedBlob::Coming(following, guard) => body::send_along(following.read(range), guard),
         });

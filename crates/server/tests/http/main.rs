@@ -6,6 +6,7 @@
 use testkit as _;
 
 mod answers;
+mod blobs;
 mod edge;
 mod forms;
 mod git;

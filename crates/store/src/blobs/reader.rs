@@ -14,6 +14,7 @@ use model::Digest;
 use rustix::io::ReadWriteFlags;
 
 use crate::blobs::bucket::Bucket;
+use crate::blobs::outlet::Outlet;
 use crate::blobs::{BlobError, blocking_io, clamp};
 
 /// How much is read at a time.
@@ -56,11 +57,12 @@ pub struct BlobReader {
     digest: Digest,
     size: u64,
     rest: Range<u64>,
+    outlet: Option<Outlet>,
 }
 
 impl BlobReader {
     pub(super) fn new(source: Source, digest: Digest, size: u64) -> Self {
-        Self { source, digest, size, rest: 0..size }
+        Self { source, digest, size, rest: 0..size, outlet: None }
     }
 
     /// The length of the whole blob in bytes.
@@ -82,7 +84,12 @@ impl BlobReader {
         self.rest.clone()
     }
 
-    /// The next part, of some 256 KiB; nothing at the end.
+    /// All that is read from now on goes to the socket behind `outlet`, and is looked at by nobody before.
+    pub fn send_through(&mut self, outlet: Outlet) {
+        self.outlet = Some(outlet);
+    }
+
+    /// The next part, of at most 1 MiB; nothing at the end.
     ///
     /// # Errors
     /// When the file system fails, the bucket does, or there is less than there was.
@@ -92,7 +99,12 @@ impl BlobReader {
         }
         let (digest, rest) = (self.digest, self.rest.clone());
         let chunk = match &mut self.source {
-            Source::File(file, buffers) => from_file(file, buffers, rest, digest).await?,
+            Source::File(file, buffers) => {
+                match self.outlet.as_ref().and_then(|outlet| outlet.offer(file, rest.clone())) {
+                    Some(chunk) => chunk,
+                    None => from_file(file, buffers, rest, digest).await?,
+                }
+            }
             Source::Object(bucket, stream) => {
                 let stream = match stream {
                     Some(stream) => stream,
