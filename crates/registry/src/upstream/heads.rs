@@ -99,7 +99,7 @@ fn write(
     tx.execute(sql, &[image.upstream.as_str().into(), oldest.into()])?;
     let sql = "DELETE FROM registry_heads WHERE upstream = $1 AND checked < (
                    SELECT checked FROM registry_heads WHERE upstream = $1 ORDER BY checked DESC LIMIT 1 OFFSET $2)";
-    tx.execute(sql, &[image.upstream.as_str().into(), MOST.into()]).map(drop)
+    tx.execute(sql, &[image.upstream.as_str().into(), (MOST - 1).into()]).map(drop)
 }
 
 /// Forgets what was said of a reference.

@@ -7,7 +7,7 @@ use registry::upstream::{UpstreamOptions, Upstreams};
 use reqwest::Method;
 
 use crate::front::{UP, World, freshness, options};
-use crate::site::{header, refusal, serve_with};
+use crate::site::{header, refusal, serve_with, sha256};
 
 fn path(reference: impl std::fmt::Display) -> String {
     format!("/v2/{UP}/alice/open/manifests/{reference}")
@@ -186,4 +186,53 @@ async fn a_tag_that_is_gone_there_is_forgotten() {
     assert_eq!(world.head(&path("v1")).await.status(), 404);
     world.front.answer(503, &[]);
     assert_eq!(world.head(&path("v1")).await.status(), 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_heard_is_forgotten_when_it_is_old_or_too_much() {
+    let world = World::start(always).await;
+    world.upstream.push_image("alice/open", "v1", "one").await;
+    let records = &world.cache.records;
+    // As if 10,100 tags had been looked at, the last of them just now, and some of another upstream an age ago.
+    let filled = records.write(|tx| {
+        let sql = "INSERT INTO registry_heads (image, reference, upstream, digest, media_type, size, checked)
+                   VALUES ($1, $2, $3, $4, 'text', 1, $5)";
+        let (now, digest) = (model::Timestamp::from(std::time::SystemTime::now()), sha256(b"x"));
+        for number in 0..10_200_i64 {
+            let (upstream, checked) = if number < 10_100 { (UP, now.0 - 20_000 + number) } else { ("other.test", 0) };
+            let tag = format!("t{number}").into_bytes();
+            tx.execute(
+                sql,
+                &[(&b"up.test/x"[..]).into(), tag.into(), upstream.into(), (&digest).into(), checked.into()],
+            )?;
+        }
+        Ok(())
+    });
+    filled.await.unwrap();
+    let count = async |of: &'static str| {
+        let counted = records.read(move |tx| {
+            let row = tx.query_first("SELECT COUNT(*) FROM registry_heads WHERE upstream = $1", &[of.into()])?;
+            row.unwrap().get::<i64>(0)
+        });
+        counted.await.unwrap()
+    };
+    assert_eq!((count(UP).await, count("other.test").await), (10_100, 100));
+    assert_eq!(freshness(&world.head(&path("v1")).await), "miss");
+    assert_eq!((count(UP).await, count("other.test").await), (10_000, 100), "each has its own");
+    // Nothing older than it may be served is kept.
+    let world = World::start(|options| {
+        always(options);
+        options.stale_for = Duration::from_millis(1);
+    })
+    .await;
+    world.upstream.push_image("alice/open", "v1", "one").await;
+    world.upstream.push_image("alice/open", "v2", "two").await;
+    assert_eq!(freshness(&world.head(&path("v1")).await), "miss");
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(freshness(&world.head(&path("v2")).await), "miss");
+    let left = world.cache.records.read(|tx| {
+        let rows = tx.query("SELECT reference FROM registry_heads", &[])?;
+        rows.iter().map(|row| row.get::<Vec<u8>>(0)).collect::<Result<Vec<_>, _>>()
+    });
+    assert_eq!(left.await.unwrap(), [b"v2".to_vec()]);
 }
