@@ -38,7 +38,13 @@ pub(crate) fn run() -> Result<(), String> {
 
 /// A sample of the registry's faults, where the disks that some of them need can be mounted.
 fn registry_faults(tally: &mut Tally) -> Result<(), String> {
-    for run in [&["--points", "40"][..], &["--points", "10", "--full-disk"], &["--points", "20", "--unsynced"]] {
+    let runs = [
+        &["--points", "40"][..],
+        &["--points", "10", "--full-disk"],
+        &["--points", "20", "--unsynced"],
+        &["--points", "20", "--replicated"],
+    ];
+    for run in runs {
         if let Err(why) = crate::fault::registry_has_disk(run) {
             tally.skipped.push(format!("skipped: fault registry {}: {why}", run.join(" ")));
             continue;

@@ -23,8 +23,9 @@ const USAGE: &str = "cargo xtask TASK
   fault path [--points N] [--seed S] [--at POINT] [--unsynced]
                                      kills the server at random and at named points, and compares the ends; with
                                      --unsynced a power cut takes everything and whatever was not synced
-  fault registry [--points N] [--seed S] [--unsynced | --full-disk] [--program PATH]
-                                     the same for the registry alone, under mixed pushes, deletes, retention and collection
+  fault registry [--points N] [--seed S] [--unsynced | --full-disk] [--replicated] [--program PATH]
+                                     the same for the registry alone, under mixed pushes, deletes, retention and collection;
+                                     with --replicated what arrives at another registry is compared as well
   fuzz [--seconds N] [TARGET]        feeds the parsers what strangers might send, a minute each; targets are the names
                                      below fuzz/corpus";
 

@@ -102,6 +102,18 @@ pub enum TransferError {
         /// What there is.
         known: String,
     },
+    /// The manifest is there, and the tag is not: it would point to another digest.
+    #[error(
+        "{host} has taken {digest} and not its tag {tag}: it gives tags to SHA-256 digests only (no OCI-Tag in its answer)"
+    )]
+    Untagged {
+        /// The registry.
+        host: String,
+        /// The manifest.
+        digest: Box<Digest>,
+        /// The tag.
+        tag: Box<Tag>,
+    },
     /// It is nested too deeply.
     #[error("{0} is nested more than {MAX_DEPTH} manifests deep")]
     TooDeep(Box<Digest>),
@@ -183,6 +195,7 @@ impl Transfer {
     ///
     /// # Errors
     /// When something cannot be read or written. What was copied stays; the same call goes on from there.
+    /// [`TransferError::Untagged`] when all was copied but the tag.
     pub async fn copy(&self, wanted: &Wanted, tag: Option<&Tag>, name: Option<&str>) -> Result<Digest, TransferError> {
         let mut top = self.fetch_wanted(wanted).await?;
         if let Some(platform) = &self.what.platform
@@ -197,9 +210,15 @@ impl Transfer {
         }
         let digest = top.digest;
         self.fill(&top, 0).await?;
-        self.write(&top, tag, Some(name)).await?;
+        let tagged = self.write(&top, tag, Some(name)).await?;
         self.refer(digest, 0).await?;
-        Ok(digest)
+        match (tag, &self.sink) {
+            (Some(tag), Sink::Remote(remote)) if !tagged => {
+                let (host, digest, tag) = (remote.host().to_string(), Box::new(digest), Box::new(tag.clone()));
+                Err(TransferError::Untagged { host, digest, tag })
+            }
+            _ => Ok(digest),
+        }
     }
 
     /// Everything that was copied below and about what [`Transfer::copy`] was asked for.
@@ -346,21 +365,27 @@ impl Transfer {
         Ok(())
     }
 
-    /// Writes a manifest; `top` holds the name of one that a layout lists.
+    /// Writes a manifest; `top` holds the name of one that a layout lists. Whether it has the tag then that it should have.
     async fn write(
         &self,
         manifest: &FetchedManifest,
         tag: Option<&Tag>,
         top: Option<Option<&str>>,
-    ) -> Result<(), TransferError> {
+    ) -> Result<bool, TransferError> {
+        let mut tagged = true;
         match &self.sink {
             Sink::Remote(remote) => {
-                let reference = match tag {
-                    // A tag would be given the SHA-256 of what is sent.
-                    Some(tag) if manifest.digest.algorithm() == model::Algorithm::Sha256 => Reference::Tag(tag.clone()),
-                    _ => Reference::Digest(manifest.digest),
-                };
-                remote.push_manifest(&reference, &manifest.media_type, manifest.bytes.clone()).await?;
+                let FetchedManifest { digest, media_type, bytes } = manifest.clone();
+                match tag {
+                    // Pushed by itself, a tag would be given the SHA-256 of what is sent.
+                    Some(tag) if digest.algorithm() != model::Algorithm::Sha256 => {
+                        tagged = remote.push_manifest_with_tag(&digest, tag, &media_type, bytes).await?;
+                    }
+                    _ => {
+                        let reference = tag.map_or(Reference::Digest(digest), |tag| Reference::Tag(tag.clone()));
+                        remote.push_manifest(&reference, &media_type, bytes).await?;
+                    }
+                }
             }
             Sink::Layout(layout) => {
                 let entry = manifest.descriptor();
@@ -371,7 +396,7 @@ impl Transfer {
             }
         }
         self.shared.progress.manifests.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(tagged)
     }
 }
 

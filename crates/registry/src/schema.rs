@@ -178,4 +178,19 @@ CREATE TABLE registry_holds (
     PRIMARY KEY (digest, holder)
 );
 ",
+    "
+-- What upstreams last said of tags and digests whose manifest is not here. Images by their names: they may have no id.
+CREATE TABLE registry_heads (
+    image BYTES NOT NULL,
+    reference BYTES NOT NULL,
+    upstream TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    media_type TEXT NOT NULL,
+    size BIGINT,
+    checked BIGINT NOT NULL,
+    PRIMARY KEY (image, reference)
+);
+CREATE INDEX registry_heads_by_time ON registry_heads (upstream, checked);
+CREATE INDEX registry_manifests_by_digest ON registry_manifests (digest);
+",
 ];

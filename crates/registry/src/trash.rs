@@ -11,7 +11,8 @@ use store::{RecordsError, Tx};
 use crate::blobs::Place;
 use crate::events::{Announcement, ImageAction, ImageEvent};
 use crate::retention::text;
-use crate::{Registry, RegistryError, freeze, now, quota};
+use crate::upstream::heads;
+use crate::{Reference, Registry, RegistryError, freeze, now, quota};
 
 mod restore;
 
@@ -58,6 +59,8 @@ pub(crate) fn tag(tx: &mut Tx<'_>, place: &Place<'_>, tag: &Tag, why: &str) -> R
                ON CONFLICT (image, tag, deleted) DO UPDATE SET digest = excluded.digest, updated = excluded.updated";
     let (image, name) = (place.id.into(), tag.as_str().as_bytes().into());
     tx.execute(sql, &[image, name, place.at.into(), why.into()])?;
+    // What an upstream said of it meanwhile is no way around that.
+    heads::forget(tx, place.name, &Reference::Tag(tag.clone()))?;
     let key = [place.id.into(), tag.as_str().as_bytes().into()];
     Ok(tx.execute("DELETE FROM registry_tags WHERE image = $1 AND tag = $2", &key)? > 0)
 }

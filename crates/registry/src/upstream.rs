@@ -2,12 +2,14 @@
 //!
 //! An [`Upstream`] is asked only for what a client asks for, and for that once, however many clients ask. What it sent is
 //! kept as any image is. A digest is never asked for again; a tag is, after a while, and if the upstream has no answer
-//! then, the old one is served and labelled.
+//! then, the old one is served and labelled. What it said of a manifest that nobody fetched is kept as well (`heads.rs`):
+//! clients that have it from elsewhere only ask what a tag points to.
 
 mod blobs;
 mod error;
 mod fetch;
 mod flight;
+pub(crate) mod heads;
 mod health;
 mod inside;
 mod listing;
@@ -21,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use model::{Digest, ImageName, ImagePattern, Tag};
+use model::{Digest, ImageName, ImagePattern};
 use oci::client::{Auth, Client, ClientError, ClientOptions, ManifestHead, Remote, RemoteRegistry};
 use oci::{Reference, RegistryHost};
 
@@ -115,10 +117,8 @@ pub struct Upstream {
     health: Health,
     /// What it does not have.
     absent: Memory<(ImageName, String), ()>,
-    /// What it said of tags whose manifest nobody has asked for since.
-    seen: Memory<(ImageName, Tag), ManifestHead>,
     manifests: Arc<Flights<(ImageName, Reference), Answer<ManifestRecord>>>,
-    heads: Arc<Flights<(ImageName, Reference), Answer<ManifestHead>>>,
+    heads: Arc<Flights<(ImageName, Reference), Result<ManifestHead, UpstreamError>>>,
     sizes: Arc<Flights<(ImageName, Digest), Result<u64, UpstreamError>>>,
     fetches: Fetches,
     counters: Counters,
@@ -149,7 +149,6 @@ impl Upstream {
             registry: client.registry(host, options.auth.clone()),
             health: Health::new(options.reserve),
             absent: Memory::new(options.negative_for),
-            seen: Memory::new(options.revalidate_after),
             manifests: Arc::default(),
             heads: Arc::default(),
             sizes: Arc::default(),

@@ -41,6 +41,15 @@ pub const BEFORE_RETENTION: &str = "before-retention";
 /// After that is durable.
 pub const AFTER_RETENTION: &str = "after-retention";
 
+/// After it is noted what is about to be pushed to another registry, before anything is.
+pub const BEFORE_REPLICA: &str = "before-replica";
+/// After an image is at another registry with its tag, before the records say so.
+pub const AFTER_REPLICA: &str = "after-replica";
+/// After the records say so, before it leaves the queue.
+pub const BEFORE_DEQUEUE: &str = "before-dequeue";
+/// After a tag was taken away at another registry, before the records say so.
+pub const AFTER_REPLICA_REMOVAL: &str = "after-replica-removal";
+
 /// Passes the point `name`; does not return if `TOWPATH_FAULT` asks for a death here.
 #[cfg(not(feature = "fault"))]
 #[inline(always)]

@@ -10,6 +10,7 @@ mod push;
 mod records;
 mod retained;
 mod settle;
+mod there;
 mod verify;
 mod work;
 mod worker;
@@ -23,6 +24,7 @@ use book::Book;
 use collector::Freed;
 use http::Client;
 use place::{Kind, Place};
+use there::There;
 use worker::{Shared, Times, Worker};
 
 use crate::fault::plan::Random;
@@ -71,6 +73,12 @@ const NAMED: [(&str, u64); 16] = [
     ("after-retention", 2),
 ];
 
+/// The same where the registry replicates.
+const REPLICATED: [(&str, u64); 4] =
+    [("before-replica", 12), ("after-replica", 12), ("before-dequeue", 12), ("after-replica-removal", 6)];
+/// In one of so many points the registry that is replicated to is killed as well, until the next point.
+const KILLED_THERE: u64 = 6;
+
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wrong {
@@ -107,6 +115,9 @@ struct Tally {
     shown: usize,
     asked: u64,
     freed: Freed,
+    /// Tags that were looked for at the registry that is replicated to, and how often that was killed.
+    replicated: u64,
+    killed_there: u64,
 }
 
 impl Tally {
@@ -128,6 +139,7 @@ struct Trial {
     seed: u64,
     kind: Kind,
     program: PathBuf,
+    replicated: bool,
     random: Random,
     place: Place,
     books: Vec<Book>,
@@ -144,8 +156,9 @@ pub(crate) fn registry(words: &[&str]) -> Result<(), String> {
         Some(at) => words.get(at + 1).ok_or("--program needs a path")?.into(),
         None => e2e::program(e2e::Program::Fault),
     };
-    let (books, place, tally) = (books(), Place::new(kind, &program)?, Tally::default());
-    let mut trial = Trial { seed, kind, program, random: Random(seed), place, books, tally };
+    let replicated = words.contains(&"--replicated");
+    let (books, place, tally) = (books(), Place::new(kind, &program, replicated)?, Tally::default());
+    let mut trial = Trial { seed, kind, program, replicated, random: Random(seed), place, books, tally };
     println!("seed {seed}: {points} points, half of them at random times, half where the program is told to die");
     for _ in 0..points {
         trial.point()?;
@@ -153,6 +166,10 @@ pub(crate) fn registry(words: &[&str]) -> Result<(), String> {
     trial.finish()?;
     println!("fault registry: {}", trial.tally.line());
     println!("{}", trial.tally.freed.line());
+    if replicated {
+        let Tally { replicated, killed_there, .. } = trial.tally;
+        println!("{replicated} tags found at the other registry, which was killed {killed_there} times");
+    }
     let died = trial.tally.named.iter().map(|(name, (died, told))| format!("{name} {died} of {told}"));
     println!("died at {}", died.collect::<Vec<_>>().join(", "));
     println!("seed {seed}, {:.0} s", began.elapsed().as_secs_f64());
@@ -183,7 +200,8 @@ impl Trial {
     fn point(&mut self) -> Result<(), String> {
         let thorough = self.tally.points.is_multiple_of(THOROUGH);
         let fault = (!self.tally.points.is_multiple_of(2)).then(|| {
-            let (name, most) = NAMED[usize::try_from(self.random.below(NAMED.len() as u64)).unwrap_or(0)];
+            let named = if self.replicated { [&NAMED[..], &REPLICATED].concat() } else { NAMED.to_vec() };
+            let (name, most) = named[usize::try_from(self.random.below(named.len() as u64)).unwrap_or(0)];
             (name, format!("{name}:{}", 1 + self.random.below(most)))
         });
         let name = fault.as_ref().map(|(name, _)| *name);
@@ -197,7 +215,7 @@ impl Trial {
         }
         self.verify(thorough)?;
         if self.place.is_used_up() {
-            (self.place, self.books) = (Place::new(self.kind, &self.program)?, books());
+            (self.place, self.books) = (Place::new(self.kind, &self.program, self.replicated)?, books());
             self.place.start(None)?;
         }
         self.tally.points += 1;
@@ -233,6 +251,9 @@ impl Trial {
             self.report(&findings);
         }
         if all && self.place.alive() {
+            self.verify_there();
+        }
+        if all && self.place.alive() {
             let mut client = Client::new(self.place.address(), &self.place.token);
             let (freed, findings) = settle::settle(&mut client, &self.place.data(), SETTLED)?;
             self.tally.freed.add(freed);
@@ -241,15 +262,30 @@ impl Trial {
         Ok(())
     }
 
+    /// Waits until everything is replicated, and looks at it.
+    fn verify_there(&mut self) {
+        let Some(there) = &self.place.there else { return };
+        let mut client = Client::new(self.place.address(), &self.place.token);
+        let (tags, findings) = there.check(&mut client, &self.books);
+        self.tally.replicated += tags;
+        self.report(&findings);
+    }
+
     /// Clients work, and somebody collects, until the server dies: where it was told to, or after `delay`.
     fn work(&mut self, told: Option<&'static str>, delay: Duration, full: bool) {
+        let kills_there = self.place.there.is_some() && self.random.below(KILLED_THERE) == 0;
+        self.tally.killed_there += u64::from(kills_there);
         let died = self.each(
             full,
             true,
             |worker| worker.work(|| true),
             |place, _| {
-                let until = Instant::now() + if told.is_some() { PATIENCE } else { delay };
+                let began = Instant::now();
+                let until = began + if told.is_some() { PATIENCE } else { delay };
                 while place.alive() && Instant::now() < until {
+                    if kills_there && began.elapsed() > delay / 2 {
+                        place.there.iter_mut().for_each(There::end);
+                    }
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 let died = !place.alive();

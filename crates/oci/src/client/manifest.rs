@@ -1,7 +1,7 @@
 //! Manifests: raw bytes with their digest.
 
 use bytes::Bytes;
-use model::{Algorithm, Digest};
+use model::{Algorithm, Digest, Tag};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Response};
 
@@ -125,12 +125,44 @@ impl Remote {
         media_type: &str,
         bytes: Bytes,
     ) -> Result<Digest, ClientError> {
+        self.push_at(reference, None, media_type, bytes).await.map(|(digest, _)| digest)
+    }
+
+    /// As [`Remote::push_manifest`] by a digest, with a tag in the same request (`?tag=`, which the distribution
+    /// specification has after version 1.1). It is the only way to give a tag to a digest that is not of SHA-256. Whether
+    /// the tag points to the digest then: registries that do not know of it take the manifest alone.
+    ///
+    /// # Errors
+    /// When the registry refuses the manifest, or has made something else of it.
+    pub async fn push_manifest_with_tag(
+        &self,
+        digest: &Digest,
+        tag: &Tag,
+        media_type: &str,
+        bytes: Bytes,
+    ) -> Result<bool, ClientError> {
+        let (_, headers) = self.push_at(&Reference::Digest(*digest), Some(tag), media_type, bytes).await?;
+        let listed = headers.get_all("oci-tag").iter().filter_map(|value| value.to_str().ok());
+        if listed.flat_map(|list| list.split(',')).any(|listed| listed.trim() == tag.as_str()) {
+            return Ok(true);
+        }
+        let stands = self.head_manifest(&Reference::Tag(tag.clone()), Self::ACCEPT).await?;
+        Ok(stands.is_some_and(|head| head.digest == *digest))
+    }
+
+    async fn push_at(
+        &self,
+        reference: &Reference,
+        tag: Option<&Tag>,
+        media_type: &str,
+        bytes: Bytes,
+    ) -> Result<(Digest, HeaderMap), ClientError> {
         let algorithm = match reference {
             Reference::Digest(digest) => digest.algorithm(),
             Reference::Tag(_) => Algorithm::Sha256,
         };
         let digest = digest_of(algorithm, &bytes);
-        let response = self.put_manifest(reference, media_type, bytes.clone()).await?;
+        let response = self.put_manifest(reference, tag, media_type, bytes.clone()).await?;
         if let Some(said) = header_digest(response.headers()).filter(|said| said.algorithm() == algorithm)
             && said != digest
         {
@@ -147,7 +179,7 @@ impl Remote {
             entry.annotations = kind.annotations().cloned();
             self.enter_referrer(&subject.digest, entry).await?;
         }
-        Ok(digest)
+        Ok((digest, response.headers().clone()))
     }
 
     /// Takes a manifest (by digest) or, where the registry can do that, a tag away.
@@ -174,14 +206,17 @@ impl Remote {
     async fn put_manifest(
         &self,
         reference: &Reference,
+        tag: Option<&Tag>,
         media_type: &str,
         bytes: Bytes,
     ) -> Result<Response, ClientError> {
         let content_type = HeaderValue::from_str(media_type)
             .map_err(|_| ClientError::Options(format!("{media_type:?} is not a media type")))?;
-        let ask = Ask::new(Method::PUT, self.url(&format!("manifests/{reference}"))?, self.push())
-            .header(CONTENT_TYPE, content_type)
-            .body(Body::Bytes(bytes));
+        let mut url = self.url(&format!("manifests/{reference}"))?;
+        if let Some(tag) = tag {
+            url.query_pairs_mut().append_pair("tag", tag.as_str());
+        }
+        let ask = Ask::new(Method::PUT, url, self.push()).header(CONTENT_TYPE, content_type).body(Body::Bytes(bytes));
         let response = self.session.send(&ask).await?;
         if response.status().is_success() {
             Ok(response)
@@ -208,7 +243,7 @@ impl Remote {
         }
         index.manifests.push(entry);
         let bytes = serde_json::to_vec(&index).map_err(|error| ClientError::Options(error.to_string()))?;
-        self.put_manifest(&tag, OCI_INDEX, bytes.into()).await.map(drop)
+        self.put_manifest(&tag, None, OCI_INDEX, bytes.into()).await.map(drop)
     }
 
     /// The tag that stands for the list of referrers of `subject`: `<algorithm>-<hex>`, at most 128 characters.

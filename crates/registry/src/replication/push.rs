@@ -7,6 +7,7 @@ use model::{Digest, ImageName, Tag, Timestamp};
 use oci::Reference;
 use oci::client::Remote;
 use oci::transfer::{Sink, Transfer, Wanted, What};
+use store::fault;
 
 use crate::blobs::image_id;
 use crate::replication::queue::{self, Entry};
@@ -89,6 +90,7 @@ impl Sender {
             return Ok(false);
         }
         self.intend(image, pushed).await?;
+        fault::point(fault::BEFORE_REPLICA);
         if whole && stands == Some(digest) {
             self.wrote(image, Some(tag), Vec::new()).await?;
             return Ok(false);
@@ -97,6 +99,7 @@ impl Sender {
         for subject in written.clone() {
             written.extend(self.copy_about(there, image, &subject).await?);
         }
+        fault::point(fault::AFTER_REPLICA);
         self.wrote(image, Some(tag), written).await?;
         tracing::info!(rule = self.rule().name, %image, %tag, %digest, to = %there.host(), "replicated");
         Ok(true)

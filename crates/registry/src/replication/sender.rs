@@ -9,7 +9,7 @@ use futures_util::{FutureExt, StreamExt};
 use model::{ImageName, Timestamp};
 use oci::client::RemoteRegistry;
 use oci::transfer::Shared;
-use store::leases;
+use store::{fault, leases};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -205,6 +205,7 @@ impl Sender {
         let noted = match outcome {
             Ok(changed) => {
                 self.counters.pushed.fetch_add(changed.into(), Relaxed);
+                fault::point(fault::BEFORE_DEQUEUE);
                 self.registry.records.write(move |tx| queue::done(tx, &rule.name, &entry, now())).await
             }
             Err(error) => {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use model::{Digest, ImageName, Timestamp};
 use oci::Reference;
 use oci::client::{ClientError, Remote};
+use store::fault;
 
 use crate::replication::ReplicationError;
 use crate::replication::records::{self, Pushed};
@@ -125,6 +126,7 @@ pub(super) async fn remove(
         Err(error) if takes_no_tags(&error) => remove_manifest(sender, there, image, pushed, digest).await?,
         Err(error) => return Err(error.into()),
     }
+    fault::point(fault::AFTER_REPLICA_REMOVAL);
     sender.counters().removed.fetch_add(1, Relaxed);
     if retired {
         let (rule, image, tag) = (Arc::clone(sender.rule()), image.clone(), pushed.tag.clone());

@@ -1,11 +1,12 @@
 //! Manifests of an upstream: by digest for ever, by tag for a while.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use model::{Digest, Tag, Timestamp};
 use oci::Reference;
 use oci::client::{ClientError, FetchedManifest, ManifestHead, Remote};
 
+use crate::upstream::heads::{Known, Said};
 use crate::upstream::health::Purpose;
 use crate::upstream::records::CachedTag;
 use crate::upstream::{Answer, Freshness, Place, Upstream, UpstreamError, not_kept};
@@ -37,8 +38,16 @@ impl Place {
         self.upstream.counted(answer)
     }
 
+    /// A manifest that is here and the image's, or can be made the image's.
     async fn here(&self, registry: &Registry, digest: &Digest) -> Result<Option<ManifestRecord>, RegistryError> {
-        registry.manifest(&self.name, &Reference::Digest(*digest)).await
+        let reference = Reference::Digest(*digest);
+        if let Some(record) = registry.manifest(&self.name, &reference).await? {
+            return Ok(Some(record));
+        }
+        if registry.adopt_manifest(&self.name, &self.upstream.name, digest).await? {
+            return registry.manifest(&self.name, &reference).await;
+        }
+        Ok(None)
     }
 
     async fn manifest_by_digest(&self, registry: &Registry, digest: &Digest) -> Answer<ManifestRecord> {
@@ -49,19 +58,17 @@ impl Place {
     }
 
     async fn manifest_by_tag(&self, registry: &Registry, tag: &Tag) -> Answer<ManifestRecord> {
-        let cached = registry.cached_tag(&self.name, tag).await?;
-        if let Some(record) = self.fresh(registry, tag, cached).await? {
+        let known = registry.known_tag(&self.name, &self.upstream.name, tag).await?;
+        if let Some(record) = self.fresh(registry, tag, known.tag).await? {
             return Ok((record, Freshness::Hit));
         }
-        let Some(cached) = cached else {
+        let answer = match (self.seen(known.said.as_ref()), known.tag) {
             // A client looks at the tag and then asks for it: what it saw is what it gets.
-            return match self.seen(tag) {
-                Some(head) => self.fetch(registry, Reference::Digest(head.digest)).await,
-                None => self.fetch(registry, Reference::Tag(tag.clone())).await,
-            };
+            (Some(head), _) => self.manifest_by_digest(registry, &head.digest).await,
+            (None, Some(cached)) => self.renewed(registry, tag, cached).await,
+            (None, None) => self.fetch(registry, Reference::Tag(tag.clone())).await,
         };
-        let renewed = self.renewed(registry, tag, cached).await;
-        self.or_stale(registry, cached, renewed).await
+        self.or_stale(registry, &known, answer).await
     }
 
     /// What a tag points to, if the upstream said so a short while ago.
@@ -82,10 +89,7 @@ impl Place {
 
     /// A tag whose time is over: the upstream is asked what it points to now.
     async fn renewed(&self, registry: &Registry, tag: &Tag, cached: CachedTag) -> Answer<ManifestRecord> {
-        let head = match self.seen(tag) {
-            Some(head) => head,
-            None => self.ask_head(registry, tag, Purpose::Revalidate).await?,
-        };
+        let head = self.ask_head(registry, Reference::Tag(tag.clone()), Purpose::Revalidate).await?;
         if let Some(record) = self.here(registry, &head.digest).await? {
             return Ok((record, Freshness::Revalidated));
         }
@@ -93,102 +97,120 @@ impl Place {
         self.fetch(registry, Reference::Digest(head.digest)).await
     }
 
-    /// The old answer in place of none.
+    /// The old answer in place of none: the youngest whose manifest is here.
     async fn or_stale(
         &self,
         registry: &Registry,
-        cached: CachedTag,
+        known: &Known,
         answer: Answer<ManifestRecord>,
     ) -> Answer<ManifestRecord> {
-        match answer {
-            Err(error) if error.is_outage() && age(cached.checked) < self.upstream.options.stale_for => {
-                let record = self.here(registry, &cached.digest).await?;
-                record.map(|record| (record, Freshness::Stale)).ok_or(error)
-            }
-            other => other,
+        let Err(error) = answer else { return answer };
+        if !error.is_outage() {
+            return Err(error);
         }
+        let said = known.said.as_ref().map(|said| (said.head.digest, said.checked));
+        let tag = known.tag.map(|cached| (cached.digest, cached.checked));
+        for (digest, _) in said.into_iter().chain(tag).filter(|(_, checked)| self.is_servable(*checked)) {
+            if let Some(record) = self.here(registry, &digest).await? {
+                return Ok((record, Freshness::Stale));
+            }
+        }
+        Err(error)
+    }
+
+    /// What the upstream said of a manifest that is not here, in place of no answer. It is all that a client needs that
+    /// has the manifest from elsewhere; without its length there is no such answer.
+    fn or_said(&self, said: Option<Said>, error: UpstreamError) -> Answer<ManifestHead> {
+        let said = said.filter(|said| error.is_outage() && said.head.size.is_some() && self.is_servable(said.checked));
+        said.map(|said| (said.head, Freshness::Stale)).ok_or(error)
+    }
+
+    /// Whether what was confirmed then may be served while the upstream has no answer.
+    fn is_servable(&self, checked: Timestamp) -> bool {
+        age(checked) < self.upstream.options.stale_for
     }
 
     async fn head_by_digest(&self, registry: &Registry, digest: &Digest) -> Answer<ManifestHead> {
         if let Some(record) = self.here(registry, digest).await? {
             return Ok((head_of(&record), Freshness::Hit));
         }
-        let (place, reference) = (self.clone(), Reference::Digest(*digest));
-        let work = Box::pin(async move {
-            let what = place.what(&reference);
-            let remote = place.remote();
-            let question = async { known(remote.head_manifest(&reference, Remote::ACCEPT).await, &what) };
-            let head = place.upstream.ask(Purpose::Fetch, &what, question).await;
-            place.upstream.remember(&place.name, &reference.to_string(), head).map(|head| (head, Freshness::Miss))
-        });
-        self.join_head(Reference::Digest(*digest), work).await
+        let reference = Reference::Digest(*digest);
+        if self.upstream.is_absent(&self.name, &reference.to_string()) {
+            return Err(self.no_manifest(&reference));
+        }
+        let said = registry.said_of(&self.name, &self.upstream.name, digest).await?;
+        if let Some(head) = self.seen(said.as_ref()) {
+            return Ok((head, Freshness::Hit));
+        }
+        match self.ask_head(registry, reference, Purpose::Fetch).await {
+            Ok(head) => Ok((head, Freshness::Miss)),
+            Err(error) => self.or_said(said, error),
+        }
     }
 
     async fn head_by_tag(&self, registry: &Registry, tag: &Tag) -> Answer<ManifestHead> {
-        let cached = registry.cached_tag(&self.name, tag).await?;
-        if let Some(record) = self.fresh(registry, tag, cached).await? {
+        let known = registry.known_tag(&self.name, &self.upstream.name, tag).await?;
+        if let Some(record) = self.fresh(registry, tag, known.tag).await? {
             return Ok((head_of(&record), Freshness::Hit));
         }
-        if let Some(head) = self.seen(tag) {
+        if let Some(head) = self.seen(known.said.as_ref()) {
             return Ok((head, Freshness::Hit));
         }
-        let purpose = if cached.is_some() { Purpose::Revalidate } else { Purpose::Fetch };
-        let asked = self.ask_head(registry, tag, purpose).await;
-        let Some(cached) = cached else { return asked.map(|head| (head, Freshness::Miss)) };
-        match asked {
-            Ok(head) if head.digest == cached.digest => Ok((head, Freshness::Revalidated)),
-            Ok(head) => Ok((head, Freshness::Miss)),
-            Err(error) => {
-                let stale = self.or_stale(registry, cached, Err(error)).await?;
-                Ok((head_of(&stale.0), stale.1))
+        let purpose = if known.tag.is_some() { Purpose::Revalidate } else { Purpose::Fetch };
+        match self.ask_head(registry, Reference::Tag(tag.clone()), purpose).await {
+            Ok(head) if known.tag.is_some_and(|cached| cached.digest == head.digest) => {
+                Ok((head, Freshness::Revalidated))
             }
+            Ok(head) => Ok((head, Freshness::Miss)),
+            // What can be pulled comes first, so that a client is told the same by HEAD and by GET.
+            Err(error) => match self.or_stale(registry, &known, Err(error)).await {
+                Ok((record, freshness)) => Ok((head_of(&record), freshness)),
+                Err(error) => self.or_said(known.said, error),
+            },
         }
     }
 
-    /// Asks the upstream what a tag points to, with everybody who wants to know it now, and takes in what it says.
-    async fn ask_head(&self, registry: &Registry, tag: &Tag, purpose: Purpose) -> Result<ManifestHead, UpstreamError> {
-        let (place, registry, tag) = (self.clone(), registry.clone(), tag.clone());
-        let reference = Reference::Tag(tag.clone());
+    /// Asks the upstream what a reference stands for, with everybody who wants to know it now, and takes in what it says.
+    async fn ask_head(
+        &self,
+        registry: &Registry,
+        reference: Reference,
+        purpose: Purpose,
+    ) -> Result<ManifestHead, UpstreamError> {
+        let (place, registry, key) = (self.clone(), registry.clone(), (self.name.clone(), reference.clone()));
         let work = Box::pin(async move {
-            let reference = Reference::Tag(tag.clone());
             let what = place.what(&reference);
             let remote = place.remote();
             let question = async { known(remote.head_manifest(&reference, Remote::ACCEPT).await, &what) };
             let head = place.upstream.ask(purpose, &what, question).await;
-            let head = place.taken_in(&registry, &tag, head).await?;
-            Ok((head, Freshness::Miss))
+            let head = place.upstream.remember(&place.name, &reference.to_string(), head);
+            place.taken_in(&registry, &reference, &head).await;
+            head
         });
-        self.join_head(reference, work).await.map(|(head, _)| head)
-    }
-
-    async fn join_head(
-        &self,
-        reference: Reference,
-        work: impl Future<Output = Answer<ManifestHead>> + Send + 'static,
-    ) -> Answer<ManifestHead> {
-        let joined = self.upstream.heads.join((self.name.clone(), reference), work).await;
+        let joined = self.upstream.heads.join(key, work).await;
         joined.unwrap_or_else(|| Err(self.upstream.bad("the question was given up")))
     }
 
-    async fn taken_in(
-        &self,
-        registry: &Registry,
-        tag: &Tag,
-        head: Result<ManifestHead, UpstreamError>,
-    ) -> Result<ManifestHead, UpstreamError> {
-        let head = self.upstream.remember(&self.name, tag.as_str(), head);
-        match &head {
-            Ok(head) if !registry.confirm_tag(&self.name, tag, &head.digest).await? => {
-                self.upstream.seen.put((self.name.clone(), tag.clone()), head.clone(), Instant::now());
+    /// Keeps what the upstream said. A client is told it all the same if that fails.
+    async fn taken_in(&self, registry: &Registry, reference: &Reference, head: &Result<ManifestHead, UpstreamError>) {
+        let upstream = &self.upstream;
+        let kept = match head {
+            Ok(head) => {
+                let image = (&self.name, &*upstream.name);
+                registry.note_head(image, reference, head, upstream.options.stale_for).await
             }
-            Err(UpstreamError::Absent { .. }) => registry.drop_tag(&self.name, tag).await?,
-            Ok(_) | Err(_) => {}
+            Err(UpstreamError::Absent { .. }) => registry.drop_reference(&self.name, reference).await,
+            Err(_) => Ok(()),
+        };
+        if let Err(error) = kept {
+            not_kept(&upstream.name, &self.name, &error);
         }
-        head
     }
 
-    fn seen(&self, tag: &Tag) -> Option<ManifestHead> {
-        self.upstream.seen.get(&(self.name.clone(), tag.clone()), Instant::now())
+    /// What the upstream said, if that was a short while ago.
+    fn seen(&self, said: Option<&Said>) -> Option<ManifestHead> {
+        let fresh = said.filter(|said| age(said.checked) < self.upstream.options.revalidate_after);
+        fresh.map(|said| said.head.clone())
     }
 
     /// Fetches a manifest, with everybody who wants it now, and keeps it.
@@ -219,16 +241,10 @@ impl Place {
         fetched: &FetchedManifest,
     ) -> Result<(), UpstreamError> {
         let (upstream, digest) = (&self.upstream, fetched.digest);
-        // Tags that were looked at, and whose manifest this is.
-        let mut tags: Vec<Tag> = match reference {
-            Reference::Tag(tag) => vec![tag.clone()],
-            Reference::Digest(_) => Vec::new(),
-        };
-        let keys = upstream.seen.keys(Instant::now(), |(name, _), head| *name == self.name && head.digest == digest);
-        tags.extend(keys.iter().map(|(_, tag)| tag.clone()));
+        let tag = reference.tag().cloned();
         let bytes = fetched.bytes.clone();
-        match registry.keep_manifest(&self.name, &upstream.name, bytes, &fetched.media_type, &digest, tags).await {
-            Ok(()) => keys.iter().for_each(|key| upstream.seen.forget(key)),
+        match registry.keep_manifest(&self.name, &upstream.name, bytes, &fetched.media_type, &digest, tag).await {
+            Ok(()) => {}
             Err(RegistryError::Manifest(error)) => return Err(upstream.bad(error)),
             // The client has its manifest all the same.
             Err(error) => not_kept(&upstream.name, &self.name, &error),

@@ -1,5 +1,4 @@
-//! What is remembered for a short time: what an upstream does not have, and what it said of tags whose manifest nobody
-//! asked for.
+//! What is remembered for a short time: what an upstream does not have.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -42,21 +41,6 @@ impl<K: Eq + Hash, V: Clone> Memory<K, V> {
             entries.insert(key, (value, now + self.lasts));
         });
     }
-
-    pub fn forget(&self, key: &K) {
-        self.with(|entries| entries.remove(key));
-    }
-
-    /// The keys of all entries that `wanted` chooses.
-    pub fn keys(&self, now: Instant, wanted: impl Fn(&K, &V) -> bool) -> Vec<K>
-    where
-        K: Clone,
-    {
-        self.with(|entries| {
-            let found = entries.iter().filter(|(key, (value, until))| *until > now && wanted(key, value));
-            found.map(|(key, _)| key.clone()).collect()
-        })
-    }
 }
 
 #[cfg(test)]
@@ -71,9 +55,6 @@ mod tests {
         assert_eq!(memory.get(&0, start + Duration::from_secs(5)), None);
         (1..3 * MOST).for_each(|key| memory.put(key, 'b', start));
         assert!(memory.with(|entries| entries.len()) <= MOST);
-        let last = 3 * MOST - 1;
-        assert_eq!(memory.keys(start, |key, _| *key == last), [last]);
-        memory.forget(&last);
-        assert_eq!(memory.get(&last, start), None);
+        assert_eq!(memory.get(&(3 * MOST - 1), start), Some('b'));
     }
 }

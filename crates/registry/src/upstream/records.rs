@@ -3,11 +3,13 @@
 
 use bytes::Bytes;
 use model::{Digest, ImageName, Tag, Timestamp};
+use oci::Reference;
 use store::{BlobLease, RecordsError, StoredBlob, Tx};
 
 use crate::blobs::{Place, ensure_image, image_id, link, linked_size};
 use crate::commit::{Candidate, insert, point};
 use crate::holds::Hold;
+use crate::upstream::heads;
 use crate::{Registry, RegistryError, now};
 
 /// A tag of an upstream's image.
@@ -20,36 +22,56 @@ pub(super) struct CachedTag {
 }
 
 /// The id of an image of an upstream, which begins to exist with this.
-fn ensure_cached(tx: &mut Tx<'_>, name: &ImageName, upstream: &str, at: Timestamp) -> Result<i64, RecordsError> {
+pub(super) fn ensure_cached(
+    tx: &mut Tx<'_>,
+    name: &ImageName,
+    upstream: &str,
+    at: Timestamp,
+) -> Result<i64, RecordsError> {
     let image = ensure_image(tx, name, at)?;
     tx.execute("UPDATE registry_images SET upstream = $2 WHERE id = $1", &[image.into(), upstream.into()])?;
     Ok(image)
 }
 
-fn check_tag(tx: &mut Tx<'_>, place: &Place<'_>, tag: &Tag, digest: &Digest) -> Result<(), RecordsError> {
+/// Sets a tag that the upstream confirmed at `checked`.
+pub(super) fn check_tag(
+    tx: &mut Tx<'_>,
+    place: &Place<'_>,
+    tag: &Tag,
+    digest: &Digest,
+    checked: Timestamp,
+) -> Result<(), RecordsError> {
     point(tx, place, tag, digest)?;
     let sql = "UPDATE registry_tags SET checked = $3 WHERE image = $1 AND tag = $2";
-    tx.execute(sql, &[place.id.into(), tag.as_str().as_bytes().into(), place.at.into()]).map(drop)
+    tx.execute(sql, &[place.id.into(), tag.as_str().as_bytes().into(), checked.into()]).map(drop)
+}
+
+impl CachedTag {
+    /// What a tag points to here.
+    pub(super) fn find(tx: &mut Tx<'_>, name: &ImageName, tag: &Tag) -> Result<Option<Self>, RecordsError> {
+        let Some(image) = image_id(tx, name)? else { return Ok(None) };
+        let sql = "SELECT digest, checked FROM registry_tags WHERE image = $1 AND tag = $2";
+        let row = tx.query_first(sql, &[image.into(), tag.as_str().as_bytes().into()])?;
+        let read = |row: store::Row| {
+            let checked: Option<i64> = row.get(1)?;
+            Ok(Self { digest: row.parse(0)?, checked: Timestamp(checked.unwrap_or(0)) })
+        };
+        row.map(read).transpose()
+    }
+
+    /// Notes that the upstream says that a tag points to `digest` now, which is here.
+    pub(super) fn confirm(tx: &mut Tx<'_>, place: &Place<'_>, tag: &Tag, digest: &Digest) -> Result<(), RecordsError> {
+        let same = "UPDATE registry_tags SET checked = $4 WHERE image = $1 AND tag = $2 AND digest = $3";
+        let values = [place.id.into(), tag.as_str().as_bytes().into(), digest.into(), place.at.into()];
+        match tx.execute(same, &values)? {
+            0 => check_tag(tx, place, tag, digest, place.at),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Registry {
-    /// What is known of a tag.
-    pub(super) async fn cached_tag(&self, name: &ImageName, tag: &Tag) -> Result<Option<CachedTag>, RegistryError> {
-        let (name, tag) = (name.clone(), tag.clone());
-        let found = self.records.read(move |tx| {
-            let Some(image) = image_id(tx, &name)? else { return Ok(None) };
-            let sql = "SELECT digest, checked FROM registry_tags WHERE image = $1 AND tag = $2";
-            let row = tx.query_first(sql, &[image.into(), tag.as_str().as_bytes().into()])?;
-            let read = |row: store::Row| {
-                let checked: Option<i64> = row.get(1)?;
-                Ok(CachedTag { digest: row.parse(0)?, checked: Timestamp(checked.unwrap_or(0)) })
-            };
-            row.map(read).transpose()
-        });
-        Ok(found.await?)
-    }
-
-    /// Keeps a manifest that an upstream sent, and that `tags` point to it there.
+    /// Keeps a manifest that an upstream sent, and that `tag` points to it there.
     pub(super) async fn keep_manifest(
         &self,
         name: &ImageName,
@@ -57,7 +79,7 @@ impl Registry {
         manifest: Bytes,
         media_type: &str,
         digest: &Digest,
-        tags: Vec<Tag>,
+        tag: Option<Tag>,
     ) -> Result<(), RegistryError> {
         let candidate = Candidate::read(manifest, media_type, digest.algorithm())?;
         let (name, upstream, at) = (name.clone(), upstream.to_owned(), now());
@@ -66,40 +88,21 @@ impl Registry {
             let id = ensure_cached(tx, &name, &upstream, at)?;
             let place = Place { id, name: &name, policy: &policy, at };
             insert(tx, &place, &candidate)?;
-            tags.iter().try_for_each(|tag| check_tag(tx, &place, tag, &candidate.digest))
+            heads::settle(tx, &place, &upstream, &candidate.digest)?;
+            let Some(tag) = tag else { return Ok(()) };
+            check_tag(tx, &place, &tag, &candidate.digest, at)?;
+            heads::forget(tx, &name, &Reference::Tag(tag))
         });
         Ok(kept.await?)
     }
 
-    /// Notes that the upstream says `tag` points to `digest`. False if that manifest is not here.
-    pub(super) async fn confirm_tag(
-        &self,
-        name: &ImageName,
-        tag: &Tag,
-        digest: &Digest,
-    ) -> Result<bool, RegistryError> {
-        let (name, tag, digest, at) = (name.clone(), tag.clone(), *digest, now());
-        let policy = self.policy().of_others();
-        let confirmed = self.records.write(move |tx| {
-            let Some(image) = image_id(tx, &name)? else { return Ok(false) };
-            let sql = "SELECT size FROM registry_manifests WHERE image = $1 AND digest = $2";
-            if tx.query_first(sql, &[image.into(), (&digest).into()])?.is_none() {
-                return Ok(false);
-            }
-            let same = "UPDATE registry_tags SET checked = $4 WHERE image = $1 AND tag = $2 AND digest = $3";
-            let values = [image.into(), tag.as_str().as_bytes().into(), (&digest).into(), at.into()];
-            if tx.execute(same, &values)? == 0 {
-                check_tag(tx, &Place { id: image, name: &name, policy: &policy, at }, &tag, &digest)?;
-            }
-            Ok(true)
-        });
-        Ok(confirmed.await?)
-    }
-
-    /// Takes a tag away that the upstream does not have any more. What it pointed to stays, for those who know its digest.
-    pub(super) async fn drop_tag(&self, name: &ImageName, tag: &Tag) -> Result<(), RegistryError> {
-        let (name, tag) = (name.clone(), tag.clone());
+    /// Forgets what the upstream said of a reference that it does not have any more, and takes the tag away if it is one.
+    /// What that pointed to stays, for those who know its digest.
+    pub(super) async fn drop_reference(&self, name: &ImageName, reference: &Reference) -> Result<(), RegistryError> {
+        let (name, reference) = (name.clone(), reference.clone());
         let dropped = self.records.write(move |tx| {
+            heads::forget(tx, &name, &reference)?;
+            let Reference::Tag(tag) = reference else { return Ok(()) };
             let Some(image) = image_id(tx, &name)? else { return Ok(()) };
             let sql = "DELETE FROM registry_tags WHERE image = $1 AND tag = $2";
             tx.execute(sql, &[image.into(), tag.as_str().as_bytes().into()]).map(drop)

@@ -6,6 +6,7 @@
 #[path = "../../../store/tests/support/bucket.rs"]
 mod bucket;
 mod collecting;
+mod heard;
 #[path = "../../../store/tests/support/postgresql.rs"]
 mod postgresql;
 #[allow(dead_code)]

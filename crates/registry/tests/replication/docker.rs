@@ -75,3 +75,16 @@ async fn images_referrers_and_retention() {
     let (said, _) = running.state().await.error.unwrap();
     assert!(said.contains("retention of alice/app to") && said.contains("deletes no tags, and kept"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_takes_no_sha512_digest_and_that_is_said() {
+    let Some(docker) = Docker::start().await else { return };
+    let here = Site::start().await;
+    let running = Running::start(&here, ReplicationRule { auth: Auth::Anonymous, ..rule(&docker.host, "") }).await;
+    let wide = digests::push_wide(&here, "alice/app", "v1", "one").await;
+    until("it fails", async || running.state().await.error.is_some()).await;
+    let (said, _) = running.state().await.error.unwrap();
+    assert!(said.starts_with(&format!("alice/app:v1 to {}", docker.host)) && said.contains("digest"), "{said}");
+    let app = remote(&docker.host, "bob/mirror/app", Auth::Anonymous);
+    assert_eq!((digest_of(&app, "v1").await, running.state().await.queued), (None, 1), "{wide}");
+}

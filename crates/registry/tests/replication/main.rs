@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod digests;
 mod docker;
 #[path = "../protocol/site.rs"]
 #[allow(dead_code)]

@@ -4,6 +4,7 @@
 
 mod blobs;
 mod front;
+mod heads;
 mod manifests;
 mod names;
 mod outages;

@@ -46,7 +46,7 @@ impl Answer {
     }
 }
 
-/// A client of one server, which connects when it has to.
+/// A client of one server, which connects when it has to. Without a token it is nobody.
 pub(super) struct Client {
     address: SocketAddr,
     token: String,
@@ -85,7 +85,9 @@ impl Client {
     fn write(&self, stream: &mut TcpStream, ask: &Ask<'_>) -> io::Result<()> {
         let Ask { method, path, headers, body } = ask;
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
-        head += &format!("Authorization: Bearer {}\r\n", self.token);
+        if !self.token.is_empty() {
+            head += &format!("Authorization: Bearer {}\r\n", self.token);
+        }
         for (name, value) in *headers {
             head += &format!("{name}: {value}\r\n");
         }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::mount::{MountFlags, UnmountFlags};
 use tempfile::TempDir;
 
+use super::there::There;
 use crate::unsynced::Unsynced;
 
 /// How long a server may take to take connections.
@@ -90,17 +91,21 @@ pub(super) struct Place {
     /// The administrator's token.
     pub(super) token: String,
     disk: Disk,
+    /// Where everything is replicated to, if anywhere.
+    pub(super) there: Option<There>,
     dir: TempDir,
 }
 
 impl Place {
-    /// A registry that was never started.
-    pub(super) fn new(kind: Kind, program: &Path) -> Result<Self, String> {
+    /// A registry that was never started; if it is `replicated`, with another that runs.
+    pub(super) fn new(kind: Kind, program: &Path, replicated: bool) -> Result<Self, String> {
         let dir = tempfile::Builder::new().prefix("fault-registry-").tempdir().map_err(|error| error.to_string())?;
         let disk = kind.mount(&dir.path().join("disk"))?;
-        std::fs::write(dir.path().join("towpath.yaml"), FILE).map_err(|error| error.to_string())?;
+        let there = replicated.then(|| There::start(program, dir.path().join("there"))).transpose()?;
+        let file = format!("{FILE}{}", there.as_ref().map(There::rule).unwrap_or_default());
+        std::fs::write(dir.path().join("towpath.yaml"), file).map_err(|error| error.to_string())?;
         let (address, token) = (SocketAddr::from(([127, 0, 0, 1], 0)), String::new());
-        Ok(Self { program: program.to_owned(), address, child: None, token, disk, dir })
+        Ok(Self { program: program.to_owned(), address, child: None, token, disk, there, dir })
     }
 
     /// The data directory.
@@ -119,6 +124,7 @@ impl Place {
 
     /// Starts the server, which dies at the fault point `fault`. False if it did so before it took connections.
     pub(super) fn start(&mut self, fault: Option<&str>) -> Result<bool, String> {
+        self.there.iter_mut().try_for_each(There::up)?;
         for _ in 0..TRIES {
             let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
             self.address = free.map_err(|error| error.to_string())?;

@@ -149,7 +149,8 @@ impl Worker<'_> {
     }
 }
 
-fn matches(digest: &str, bytes: &[u8]) -> bool {
+/// Whether these are the bytes of a digest.
+pub(super) fn matches(digest: &str, bytes: &[u8]) -> bool {
     let content = match digest.starts_with("sha512:") {
         true => Content::sha512(bytes.to_vec()),
         false => Content::sha256(bytes.to_vec()),
