@@ -8,6 +8,8 @@ mod bucket;
 mod collecting;
 #[path = "../../../store/tests/support/postgresql.rs"]
 mod postgresql;
+#[path = "../protocol/pushers.rs"]
+mod pushers;
 #[allow(dead_code)]
 #[path = "../protocol/site.rs"]
 mod site;
