@@ -55,7 +55,11 @@ static DATABASES: AtomicU32 = AtomicU32::new(0);
 /// A new database's connection text, or nothing after saying on standard error what is missing for one.
 pub fn database() -> Option<String> {
     let bin = programs();
-    let cluster = CLUSTER.get_or_init(|| start(bin.as_deref(), &["", PASSWORD])).as_ref().map_err(skipped).ok()?;
+    let cluster = CLUSTER
+        .get_or_init(|| start(bin.as_deref(), &["", PASSWORD]))
+        .as_ref()
+        .map_err(|missing| skipped(missing))
+        .ok()?;
     let name = format!("test{}", DATABASES.fetch_add(1, Ordering::Relaxed));
     let made = Command::new(bin?.join("createdb"))
         .args(["-h", &cluster.directory, "-U", "towpath", "-T", "template0", &name])
@@ -75,7 +79,7 @@ pub fn listening(tls: Option<(&str, &str)>) -> Option<Listening> {
     Some(Listening { port, _cluster: cluster })
 }
 
-fn skipped(missing: &String) {
+fn skipped(missing: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {missing}");
 }
 

@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use postgres::Config;
@@ -44,7 +44,6 @@ enum Mode {
 
 impl Mode {
     fn read(mode: Option<&str>, roots: Option<&str>) -> Result<Self, String> {
-        let file = roots.filter(|roots| *roots != SYSTEM).map(PathBuf::from);
         let unused = |mode: &str| {
             format!("sslrootcert needs sslmode=verify-full, or verify-ca for a file: nothing is verified with {mode}")
         };
@@ -54,11 +53,14 @@ impl Mode {
             (Some(mode @ ("require" | "verify-ca")), Some(SYSTEM)) => Err(unused(mode)),
             (Some("disable"), None) => Ok(Self::Disable),
             (None | Some("prefer"), None) => Ok(Self::Prefer),
-            (Some("verify-full"), _) => Ok(Self::VerifyFull(file)),
+            (Some("verify-full"), None | Some(SYSTEM)) => Ok(Self::VerifyFull(None)),
+            (Some("verify-full"), Some(file)) => Ok(Self::VerifyFull(Some(file.into()))),
             // As with libpq, `require` verifies if it has something to go by.
-            (Some("require" | "verify-ca"), _) if file.is_some() => Ok(Self::VerifyCa(file.unwrap_or_default())),
-            (Some("require"), _) => Ok(Self::Require),
-            (Some("verify-ca"), _) => Err("sslmode=verify-ca needs sslrootcert, a file with the authority".to_owned()),
+            (Some("require" | "verify-ca"), Some(file)) => Ok(Self::VerifyCa(file.into())),
+            (Some("require"), None) => Ok(Self::Require),
+            (Some("verify-ca"), None) => {
+                Err("sslmode=verify-ca needs sslrootcert, a file with the authority".to_owned())
+            }
             (Some(other), _) => {
                 Err(format!("sslmode {other:?} is none of disable, prefer, require, verify-ca, verify-full"))
             }
@@ -155,7 +157,7 @@ fn client(mode: &Mode) -> Result<ClientConfig, String> {
 }
 
 /// The authorities in a file.
-fn authorities(file: &PathBuf) -> Result<RootCertStore, String> {
+fn authorities(file: &Path) -> Result<RootCertStore, String> {
     let failed = |error: &dyn fmt::Display| format!("the certificates of sslrootcert={}: {error}", file.display());
     let certificates = CertificateDer::pem_file_iter(file).map_err(|error| failed(&error))?;
     let mut store = RootCertStore::empty();
