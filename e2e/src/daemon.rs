@@ -10,6 +10,22 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long a daemon may take to serve, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The configuration of an nginx that has all its files below `$DIR`.
+const NGINX: &str = "daemon off;
+worker_processes 1;
+pid $DIR/nginx.pid;
+error_log stderr;
+events {}
+http {
+    access_log off;
+    client_body_temp_path $DIR/body;
+    proxy_temp_path $DIR/proxy;
+    fastcgi_temp_path $DIR/fastcgi;
+    uwsgi_temp_path $DIR/uwsgi;
+    scgi_temp_path $DIR/scgi;
+$HTTP}
+";
+
 /// A program that runs until this is dropped.
 pub struct Daemon {
     child: Child,
@@ -26,6 +42,19 @@ impl Daemon {
         command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         Self { child, log: log.to_owned() }
+    }
+
+    /// Starts `nginx` with `http` inside the block of that name, where `$DIR` is `dir`, and waits until it is `ready`.
+    ///
+    /// # Panics
+    /// When it cannot be started, or ends.
+    pub fn nginx(mut nginx: Command, dir: &Path, http: &str, ready: impl Fn() -> bool) -> Self {
+        let config = dir.join("nginx.conf");
+        std::fs::write(&config, NGINX.replace("$HTTP", http).replace("$DIR", &dir.display().to_string())).unwrap();
+        nginx.arg("-p").arg(dir).arg("-c").arg(&config);
+        let mut daemon = Self::start(nginx, &dir.join("nginx.log"));
+        assert!(daemon.serves(ready), "nginx ends: {}", daemon.said());
+        daemon
     }
 
     /// Waits until it is `ready`; not if it ended before.

@@ -76,7 +76,8 @@ impl ServerSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RecordsLocation {
-    /// A PostgreSQL connection string (`host=… user=… dbname=…` or a URL), by reference; SQLite in the data directory without it.
+    /// A PostgreSQL connection string (`host=… user=… dbname=…` or a URL, with `sslmode` and `sslrootcert` for TLS), by
+    /// reference; SQLite in the data directory without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub postgres: Option<SecretRef>,
 }

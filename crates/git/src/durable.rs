@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use model::RefName;
 
 use crate::repository::Scratch;
+use crate::synced::Synced;
 use crate::{GitError, Repository};
 
 /// A lock file older than this has no living owner: git holds one for the time of a few writes.
@@ -66,14 +67,11 @@ fn sync_dirs(dir: &Path) -> Result<(), GitError> {
     sync_if_there(dir)
 }
 
-fn sync_objects(dir: &Path) -> Result<(), GitError> {
+fn sync_objects(dir: &Path, synced: &Synced) -> Result<(), GitError> {
     let objects = dir.join("objects");
-    for (path, is_dir) in entries(&objects)? {
-        if is_dir {
-            sync_if_there(&path)?;
-        }
-    }
-    sync_dir(&objects)
+    let below: Vec<PathBuf> =
+        entries(&objects)?.into_iter().filter_map(|(path, is_dir)| is_dir.then_some(path)).collect();
+    synced.bring(&objects, &below)
 }
 
 fn sync_refs(dir: &Path, refs: &[RefName]) -> Result<(), GitError> {
@@ -88,13 +86,14 @@ impl Repository {
     /// Brings the directory entries of all objects, and then those of `refs`, onto the disk.
     ///
     /// Git syncs what is in files, not the directories that name them. Whoever let a git process write (as a push does)
-    /// calls this before saying that it is done; what this crate writes is synced already.
+    /// calls this before saying that it is done; what this crate writes is synced already. Directories of objects that
+    /// are as they were when this process synced them last are left out.
     ///
     /// # Errors
     /// When the disk fails.
     pub async fn sync(&self, refs: &[RefName]) -> Result<(), GitError> {
-        let (dir, refs) = (self.dir().to_owned(), refs.to_vec());
-        blocking(move || sync_objects(&dir).and_then(|()| sync_refs(&dir, &refs))).await
+        let (dir, refs, synced) = (self.dir().to_owned(), refs.to_vec(), self.git().synced());
+        blocking(move || sync_objects(&dir, &synced).and_then(|()| sync_refs(&dir, &refs))).await
     }
 
     pub(crate) async fn sync_ref(&self, name: &RefName) -> Result<(), GitError> {
@@ -104,9 +103,9 @@ impl Repository {
 
     /// Brings the directory entries of all objects and refs onto the disk.
     pub(crate) async fn sync_all_refs(&self) -> Result<(), GitError> {
-        let dir = self.dir().to_owned();
+        let (dir, synced) = (self.dir().to_owned(), self.git().synced());
         blocking(move || {
-            sync_objects(&dir)?;
+            sync_objects(&dir, &synced)?;
             sync_dirs(&dir.join("refs"))?;
             sync_dir(&dir)
         })
@@ -114,8 +113,8 @@ impl Repository {
     }
 
     pub(crate) async fn sync_objects(&self) -> Result<(), GitError> {
-        let dir = self.dir().to_owned();
-        blocking(move || sync_objects(&dir)).await
+        let (dir, synced) = (self.dir().to_owned(), self.git().synced());
+        blocking(move || sync_objects(&dir, &synced)).await
     }
 
     /// Removes what killed processes left: lock files, which would block their refs for ever, and unfinished objects.
@@ -189,5 +188,38 @@ fn wait_for_lock(lock: &Path) {
     };
     while !old() && began.elapsed() < LOCK_AGE {
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::Timestamp;
+
+    use super::*;
+    use crate::{CommitRequest, Git};
+
+    /// The repository is opened anew for each request: what is known must outlast it.
+    #[tokio::test]
+    async fn what_was_synced_is_known_to_all_that_have_the_same_git() {
+        let dir = tempfile::tempdir().unwrap();
+        let git = Git::discover().unwrap();
+        let path = dir.path().join("r.git");
+        Repository::init(&git, &path, "main").await.unwrap();
+        let mut known = Vec::new();
+        for page in ["one", "two"] {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            let request = CommitRequest {
+                parent: None,
+                changes: [("page".to_owned(), Some(page.into()))].into(),
+                message: page.to_owned(),
+                author_name: "A U Thor".to_owned(),
+                author_email: "a@example.org".to_owned(),
+                when: Timestamp(0),
+            };
+            Repository::open(&git.clone(), &path).unwrap().commit_files(request).await.unwrap();
+            known.push(git.synced().known(&path.join("objects")).len());
+        }
+        // First `info` and `pack`, then the three of the first commit's objects too; more where writing took its time.
+        assert!(known[0] >= 2 && known[1] >= 5, "{known:?}");
     }
 }

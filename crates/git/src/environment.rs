@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::process::Command;
 
 use crate::GitError;
+use crate::synced::Synced;
 
 /// The oldest version that has all that is used here (`cat-file -z`, `core.fsync`, `safe.directory` from the environment).
 const NEEDED: Version = Version { major: 2, minor: 38 };
@@ -81,6 +82,7 @@ impl Version {
 pub struct Git {
     program: Arc<Path>,
     version: Version,
+    synced: Arc<Synced>,
 }
 
 impl Git {
@@ -104,7 +106,7 @@ impl Git {
             .map_err(|error| GitError::run(what, error))?;
         let found = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         match Version::parse(&found) {
-            Some(version) if version >= NEEDED => Ok(Self { program: program.into(), version }),
+            Some(version) if version >= NEEDED => Ok(Self { program: program.into(), version, synced: Arc::default() }),
             Some(_) => Err(GitError::TooOld { program, found, needed: NEEDED.to_string() }),
             None => Err(GitError::answer(what, &output.stdout)),
         }
@@ -118,6 +120,11 @@ impl Git {
     /// The absolute path of the program.
     pub fn program(&self) -> &Path {
         &self.program
+    }
+
+    /// What of its repositories is known to be on the disk.
+    pub(crate) fn synced(&self) -> Arc<Synced> {
+        Arc::clone(&self.synced)
     }
 
     /// A git process in `dir`, to which the caller adds a subcommand and its arguments.

@@ -19,6 +19,7 @@ mod path;
 mod process;
 mod refs;
 mod repository;
+mod synced;
 mod tree;
 
 pub use batch::{Blob, BlobBatch};

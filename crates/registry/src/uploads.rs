@@ -6,7 +6,8 @@
 //! the next request.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use model::{Algorithm, Digest, ImageName};
@@ -17,15 +18,21 @@ use crate::{Registry, RegistryError, now};
 /// The longest blob, in bytes: 1 TiB.
 pub(crate) const MAX_BLOB: u64 = 1 << 40;
 
-/// The most uploads that are open at a time.
+/// The most uploads that are open at a time; with several processes up to [`UNCOUNTED`] more for each of them.
 const MAX_OPEN: usize = 10_000;
+
+/// How many uploads a process that shares the records begins before it counts again.
+const UNCOUNTED: usize = 100;
 
 /// How long an upload without a byte stays open at most.
 const EMPTY_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// The uploads this process knows.
 #[derive(Debug, Default)]
-pub(crate) struct Sessions(Mutex<HashMap<UploadId, Session>>);
+pub(crate) struct Sessions {
+    table: Mutex<HashMap<UploadId, Session>>,
+    room: Arc<Room>,
+}
 
 /// An open upload.
 #[derive(Clone, Debug)]
@@ -38,9 +45,35 @@ pub(crate) struct Session {
     begun: Instant,
 }
 
+impl Session {
+    fn new(id: UploadId, image: ImageName, subject: &str, recorded: bool) -> Self {
+        Self { id, image, subject: subject.to_owned(), recorded, begun: Instant::now() }
+    }
+}
+
 impl Sessions {
     fn table(&self) -> MutexGuard<'_, HashMap<UploadId, Session>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many uploads this process may begin before it has to count again those that are open, of all processes.
+#[derive(Debug, Default)]
+struct Room(AtomicUsize);
+
+impl Room {
+    /// Whether there is room for one more. `count` says how many are open and is asked if nothing is left of what the
+    /// last count allowed: to count at each would read thousands of rows for one that is written.
+    ///
+    /// To be called by one thread at a time, as the transactions that write are. What others begin meanwhile is not
+    /// counted; but whoever counts [`MAX_OPEN`] begins none, so there are never more over it than were allowed before.
+    fn take<E>(&self, count: impl FnOnce() -> Result<usize, E>) -> Result<bool, E> {
+        let allowed = match self.0.load(Ordering::Relaxed) {
+            0 => MAX_OPEN.saturating_sub(count()?).min(UNCOUNTED),
+            allowed => allowed,
+        };
+        self.0.store(allowed.saturating_sub(1), Ordering::Relaxed);
+        Ok(allowed > 0)
     }
 }
 
@@ -60,13 +93,7 @@ impl Registry {
         }
         self.refuse_full().await?;
         let id = self.blobs.uploads().create(algorithm).await?;
-        let session = Session {
-            id: id.clone(),
-            image: image.clone(),
-            subject: subject.to_owned(),
-            recorded: false,
-            begun: Instant::now(),
-        };
+        let session = Session::new(id.clone(), image.clone(), subject, false);
         self.shared.sessions.table().insert(id, session.clone());
         Ok(session)
     }
@@ -80,21 +107,10 @@ impl Registry {
     ) -> Result<Session, RegistryError> {
         self.refuse_full().await?;
         let id = self.blobs.uploads().create(algorithm).await?;
-        let session = Session {
-            id: id.clone(),
-            image: image.clone(),
-            subject: subject.to_owned(),
-            recorded: true,
-            begun: Instant::now(),
-        };
-        let row = session.clone();
+        let session = Session::new(id.clone(), image.clone(), subject, true);
+        let (row, room) = (session.clone(), Arc::clone(&self.shared.sessions.room));
         let recorded = self.records.write_later(move |tx| {
-            let count = tx.query_first("SELECT COUNT(*) FROM registry_uploads", &[])?;
-            let count = count.map_or(Ok(0), |row| row.get::<i64>(0))?;
-            if usize::try_from(count).is_ok_and(|count| count >= MAX_OPEN) {
-                return Err(RegistryError::TooManyUploads.into());
-            }
-            record(tx, &row)
+            if room.take(|| count(tx))? { record(tx, &row) } else { Err(RegistryError::TooManyUploads.into()) }
         });
         if let Err(error) = recorded.await {
             self.blobs.uploads().abandon(&id).await?;
@@ -120,10 +136,10 @@ impl Registry {
         let row = self.records.read(move |tx| {
             let sql = "SELECT image, subject FROM registry_uploads WHERE id = $1";
             let row = tx.query_first(sql, &[key.into()])?;
-            row.map(|row| Ok((row.parse(0)?, row.get(1)?))).transpose()
+            row.map(|row| Ok((row.parse(0)?, row.get::<String>(1)?))).transpose()
         });
         let Some((image, subject)) = row.await? else { return Ok(None) };
-        let session = Session { id: id.clone(), image, subject, recorded: true, begun: Instant::now() };
+        let session = Session::new(id.clone(), image, &subject, true);
         if !self.records.is_shared() {
             self.shared.sessions.table().insert(id.clone(), session.clone());
         }
@@ -258,6 +274,13 @@ impl Registry {
     }
 }
 
+/// How many uploads are open.
+fn count(tx: &mut Tx<'_>) -> Result<usize, RecordsError> {
+    let row = tx.query_first("SELECT COUNT(*) FROM registry_uploads", &[])?;
+    let open = row.map_or(Ok(0), |row| row.get::<i64>(0))?;
+    Ok(usize::try_from(open).unwrap_or_default())
+}
+
 /// Records an upload.
 fn record(tx: &mut Tx<'_>, session: &Session) -> Result<(), RecordsError> {
     let sql = "INSERT INTO registry_uploads (id, image, subject, begun) VALUES ($1, $2, $3, $4)
@@ -269,4 +292,64 @@ fn record(tx: &mut Tx<'_>, session: &Session) -> Result<(), RecordsError> {
 /// Takes the record of an upload away.
 pub(crate) fn forget(tx: &mut Tx<'_>, id: &str) -> Result<(), RecordsError> {
     tx.execute("DELETE FROM registry_uploads WHERE id = $1", &[id.into()]).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Processes over the same records: what is open, and how often each of them counted.
+    struct Processes {
+        rooms: Vec<Room>,
+        open: usize,
+        counted: usize,
+    }
+
+    impl Processes {
+        fn new(number: usize) -> Self {
+            Self { rooms: (0..number).map(|_| Room::default()).collect(), open: 0, counted: 0 }
+        }
+
+        fn begin(&mut self, process: usize) -> bool {
+            let (open, counted) = (self.open, &mut self.counted);
+            let taken = self.rooms[process].take(|| {
+                *counted += 1;
+                Ok::<_, RecordsError>(open)
+            });
+            let taken = taken.unwrap();
+            self.open += usize::from(taken);
+            taken
+        }
+    }
+
+    #[test]
+    fn one_that_is_alone_holds_the_limit_and_counts_seldom() {
+        let mut alone = Processes::new(1);
+        while alone.begin(0) {}
+        assert_eq!(alone.open, MAX_OPEN);
+        assert_eq!(alone.counted, MAX_OPEN / UNCOUNTED + 1);
+        assert!(!alone.begin(0));
+        alone.open -= 3;
+        assert_eq!((0..9).filter(|_| alone.begin(0)).count(), 3, "as many as ended");
+    }
+
+    #[test]
+    fn several_are_over_the_limit_by_no_more_than_each_may_begin_uncounted() {
+        let mut three = Processes::new(3);
+        // Two that counted long ago, when next to nothing was open.
+        assert!(three.begin(0) && three.begin(1));
+        while three.begin(2) {}
+        assert_eq!(three.open, MAX_OPEN);
+        while three.begin(0) || three.begin(1) || three.begin(2) {}
+        assert_eq!(three.open, MAX_OPEN + 2 * (UNCOUNTED - 1));
+    }
+
+    #[test]
+    fn records_that_cannot_be_read_are_no_room() {
+        let room = Room::default();
+        let failed = room.take(|| Err::<usize, _>("no connection"));
+        assert_eq!(failed, Err("no connection"));
+        assert_eq!(room.take(|| Ok::<_, ()>(MAX_OPEN)), Ok(false));
+        assert_eq!(room.take(|| Ok::<_, ()>(0)), Ok(true));
+    }
 }

@@ -26,7 +26,8 @@ pub use watches::Watch;
 pub enum Location {
     /// A file, which this process alone writes.
     Sqlite(PathBuf),
-    /// A server, as `postgresql://…` or `key=value …`; several processes may share it. Without TLS.
+    /// A server, as `postgresql://…` or `key=value …`; several processes may share it. TLS is asked for by
+    /// libpq's `sslmode` and `sslrootcert`.
     Postgres(String),
 }
 

@@ -11,27 +11,8 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use model::{Algorithm, Digest};
-use place::Place;
+use place::{Place, hello, on_both};
 use store::{BlobError, Blobs, Removed};
-
-/// Each test on files and on a real S3 server.
-macro_rules! on_both {
-    ($($name:ident),* $(,)?) => {
-        mod directory {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$name(super::Place::directory()).await;
-            })*
-        }
-
-        mod in_a_bucket {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$name(super::Place::bucket().await).await;
-            })*
-        }
-    };
-}
 
 on_both! {
     a_blob_is_found_under_its_digest_also_after_opening_again,
@@ -45,12 +26,6 @@ on_both! {
     a_blocking_thread_writes_the_same_blobs,
     a_listing_goes_on_where_it_ended,
     a_removal_gives_way_to_whoever_leased_the_blob_meanwhile,
-}
-
-const HELLO: &str = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
-
-fn hello() -> Digest {
-    HELLO.parse().unwrap()
 }
 
 async fn read_all(blobs: &Blobs, digest: &Digest) -> Vec<u8> {

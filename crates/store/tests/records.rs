@@ -10,6 +10,8 @@ mod basics;
 mod log;
 #[path = "records/outbox_and_leases.rs"]
 mod outbox_and_leases;
+#[path = "records/tls.rs"]
+mod tls;
 
 use store::{Location, Records};
 

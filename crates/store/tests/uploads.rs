@@ -12,28 +12,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::{Algorithm, Digest};
-use place::{Place, files};
+use model::Algorithm;
+use place::{Place, files, hello, on_both};
 use store::{BlobError, Blobs, Location, Records, StoredBlob, UploadId};
-
-/// Each test on files and on a real S3 server.
-macro_rules! on_both {
-    ($($name:ident),* $(,)?) => {
-        mod directory {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$name(super::Place::directory()).await;
-            })*
-        }
-
-        mod in_a_bucket {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$name(super::Place::bucket().await).await;
-            })*
-        }
-    };
-}
 
 on_both! {
     an_upload_goes_on_after_a_restart,
@@ -42,12 +23,6 @@ on_both! {
     old_uploads_expire_but_not_the_one_in_use,
     a_search_for_old_uploads_sends_no_client_away,
     an_upload_in_many_parts_is_whole_under_either_algorithm,
-}
-
-const HELLO: &str = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
-
-fn hello() -> Digest {
-    HELLO.parse().unwrap()
 }
 
 /// What whoever finished an upload does when its blob is part of something.

@@ -35,18 +35,7 @@ spec:
       tls: {certificate: $DIR/direct.example.pem, key: 'file:$DIR/direct.example.key'}
 ";
 
-const NGINX: &str = "daemon off;
-worker_processes 1;
-pid $DIR/nginx.pid;
-error_log stderr;
-events {}
-http {
-    access_log off;
-    client_body_temp_path $DIR/body;
-    proxy_temp_path $DIR/proxy;
-    fastcgi_temp_path $DIR/fastcgi;
-    uwsgi_temp_path $DIR/uwsgi;
-    scgi_temp_path $DIR/scgi;
+const NGINX: &str = "\
     server {
         listen 443 ssl;
         server_name registry.example;
@@ -60,7 +49,6 @@ http {
             proxy_request_buffering off;
         }
     }
-}
 ";
 
 /// The machines and what runs on them.
@@ -199,12 +187,6 @@ fn trust(machine: &Machine, name: &str, root: Option<&str>) {
 }
 
 fn nginx(proxy: &Machine, dir: &Path) -> Daemon {
-    let config = dir.join("nginx.conf");
-    std::fs::write(&config, NGINX.replace("$DIR", &dir.display().to_string())).unwrap();
-    let mut command = proxy.command("nginx");
-    command.arg("-p").arg(dir).arg("-c").arg(&config);
-    let mut nginx = Daemon::start(command, &dir.join("nginx.log"));
-    let serves = nginx.serves(|| proxy.run(|| std::net::TcpStream::connect("10.77.3.1:443").is_ok()));
-    assert!(serves, "nginx ends: {}", nginx.said());
-    nginx
+    let ready = || proxy.run(|| std::net::TcpStream::connect("10.77.3.1:443").is_ok());
+    Daemon::nginx(proxy.command("nginx"), dir, NGINX, ready)
 }

@@ -16,18 +16,7 @@ use crate::{bucket, postgresql};
 /// What precedes the address in what a server says.
 const SERVES: &str = "towpath serves http://";
 
-const NGINX: &str = "daemon off;
-worker_processes 1;
-pid $DIR/nginx.pid;
-error_log stderr;
-events {}
-http {
-    access_log off;
-    client_body_temp_path $DIR/body;
-    proxy_temp_path $DIR/proxy;
-    fastcgi_temp_path $DIR/fastcgi;
-    uwsgi_temp_path $DIR/uwsgi;
-    scgi_temp_path $DIR/scgi;
+const NGINX: &str = "\
     upstream replicas {
         server $ONE max_fails=0;
         server $OTHER max_fails=0;
@@ -43,7 +32,6 @@ http {
             proxy_buffering off;
         }
     }
-}
 ";
 
 /// What every replica reads.
@@ -146,16 +134,11 @@ impl Town {
         if !installed("nginx") {
             return false;
         }
-        let config = self.path("nginx.conf");
-        let text = NGINX.replace("$DIR", &self.path("").display().to_string()).replace("$PROXY", &self.proxy);
-        let text = text.replace("$ONE", &self.replicas[0].host).replace("$OTHER", &self.replicas[1].host);
-        std::fs::write(&config, text).unwrap();
-        let mut command = Command::new("/usr/sbin/nginx");
-        command.arg("-p").arg(self.path("")).arg("-c").arg(&config);
-        let mut nginx = Daemon::start(command, &self.path("nginx.log"));
+        let http = NGINX.replace("$PROXY", &self.proxy);
+        let http = http.replace("$ONE", &self.replicas[0].host).replace("$OTHER", &self.replicas[1].host);
         let address: SocketAddr = self.proxy.parse().unwrap();
-        assert!(nginx.serves(|| TcpStream::connect(address).is_ok()), "nginx ends: {}", nginx.said());
-        self._nginx = Some(nginx);
+        let ready = || TcpStream::connect(address).is_ok();
+        self._nginx = Some(Daemon::nginx(Command::new("/usr/sbin/nginx"), self.dir.path(), &http, ready));
         true
     }
 

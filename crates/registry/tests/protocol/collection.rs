@@ -1,22 +1,20 @@
 //! Collection beside pushes, undo, freezing, quotas and immutable tags, as clients meet them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Digest, ImagePattern, Timestamp};
 use oci::{Descriptor, Index, media_type};
 use registry::retention::plan::Rule;
-use registry::{ImmutableTags, Policy, Quota, RegistryError, Thorough, Undo, VerifyEvent};
+use registry::{ImmutableTags, Policy, Quota, RegistryError, Thorough, Undo};
 use reqwest::{Method, StatusCode};
 
+use crate::pushers::{Pushers, age, now, problems};
 use crate::site::{Site, json, manifest, name, refusal, sha256};
 
 const IMAGE: &str = "alice/site";
 /// Long after everything that a test does.
 const LATER: Timestamp = Timestamp(i64::MAX);
-
-fn now() -> Timestamp {
-    std::time::SystemTime::now().into()
-}
 
 fn no_grace() -> Policy {
     Policy { grace: Duration::ZERO, undo_window: Duration::ZERO, ..Policy::default() }
@@ -63,21 +61,6 @@ async fn has_manifest(site: &Site, reference: &str) -> bool {
     answer.status() == StatusCode::OK
 }
 
-/// What `verify` finds wrong.
-async fn problems(site: &Site) -> Vec<(String, Digest)> {
-    let (sender, mut receiver) = tokio::sync::mpsc::channel(16);
-    let registry = site.registry.clone();
-    let verify = tokio::spawn(async move { registry.verify(&ImagePattern::all(), true, &sender).await.unwrap() });
-    let mut problems = Vec::new();
-    while let Some(event) = receiver.recv().await {
-        if let VerifyEvent::Problem(problem) = event {
-            problems.push((problem.wrong.name().to_owned(), problem.digest));
-        }
-    }
-    assert_eq!(verify.await.unwrap().problems, problems.len() as u64);
-    problems
-}
-
 #[tokio::test]
 async fn a_rule_removes_an_old_index_with_its_parts_and_the_disk_is_freed() {
     let site = Site::start().await;
@@ -102,7 +85,7 @@ async fn a_rule_removes_an_old_index_with_its_parts_and_the_disk_is_freed() {
     }
     let layer = sha256(b"content 1 for amd64");
     assert_eq!(site.registry.blobs().stat(&layer).await.unwrap(), None);
-    assert_eq!(problems(&site).await, []);
+    assert_eq!(problems(&site.registry).await, []);
     let again = site.registry.retain(&all, LATER, true, None).await.unwrap();
     assert_eq!((again.kept, again.planned), (8, 0));
 }
@@ -126,7 +109,7 @@ async fn what_was_deleted_comes_back_until_its_window_ends() {
     assert_eq!(undone.iter().map(|it| it.refused.clone()).collect::<Vec<_>>(), [None]);
     assert!(has_manifest(&site, "v1").await && site.has_blob(IMAGE, &layer).await);
     assert!(site.registry.exists_with_children(&name(IMAGE), &digests[0]).await.unwrap());
-    assert_eq!(problems(&site).await, []);
+    assert_eq!(problems(&site.registry).await, []);
     assert!(site.registry.deleted(&everything(), 10).await.unwrap().is_empty(), "all of it is back");
     // A tag that was set again is not moved back, and after the window nothing is left.
     assert_eq!(delete(format!("/v2/{IMAGE}/manifests/v1")).await, StatusCode::ACCEPTED);
@@ -151,7 +134,7 @@ async fn whoever_was_told_that_something_is_there_finds_it_there() {
     let untagged = Rule { untagged_older_than: Some(0), ..rule() };
     site.registry.configure(Policy { grace, retention: vec![untagged], ..Policy::default() }).await.unwrap();
     // Both were pushed long ago, as far as the records know.
-    age(&site, 7200).await;
+    age(&site.records).await;
     let head = |path: String| site.alice(Method::HEAD, &path).send();
     assert!(site.has_blob(IMAGE, &blob).await);
     assert_eq!(head(format!("/v2/{IMAGE}/manifests/{child}")).await.unwrap().status(), StatusCode::OK);
@@ -160,85 +143,19 @@ async fn whoever_was_told_that_something_is_there_finds_it_there() {
     site.registry.collect(now(), true).await.unwrap();
     assert!(site.has_blob(IMAGE, &blob).await && has_manifest(&site, &child.to_string()).await);
     // Nobody asks any more: they go.
-    age(&site, 7200).await;
+    age(&site.records).await;
     assert_eq!(site.registry.retain(&all, now(), true, None).await.unwrap().deleted, 1);
     assert_eq!(site.registry.collect(now(), true).await.unwrap().removed, 1);
     assert!(!has_manifest(&site, &child.to_string()).await);
 }
 
-/// Lets everything have been pushed so many seconds ago.
-async fn age(site: &Site, seconds: i64) {
-    let at = Timestamp(now().0 - seconds * 1000);
-    let aged = site.records.write(move |tx| {
-        tx.execute("UPDATE registry_blobs SET linked = $1", &[at.into()])?;
-        tx.execute("UPDATE registry_manifests SET pushed = $1, renewed = NULL", &[at.into()])
-    });
-    aged.await.unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn pushes_win_against_a_collection_that_never_rests() {
-    let site = std::sync::Arc::new(Site::start().await);
+    let site = Site::start().await;
     site.registry.configure(no_grace()).await.unwrap();
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let collector = tokio::spawn({
-        let registry = site.registry.clone();
-        async move {
-            let mut removed = 0;
-            while !*stopped.borrow() {
-                removed += registry.collect(now(), true).await.unwrap().removed;
-            }
-            removed
-        }
-    });
-    let mut pushers = Vec::new();
-    for pusher in 0..4 {
-        let site = std::sync::Arc::clone(&site);
-        pushers.push(tokio::spawn(async move { push_until_there(&site, pusher).await }));
-    }
-    let mut pushed = Vec::new();
-    for pusher in pushers {
-        pushed.extend(pusher.await.unwrap());
-    }
-    stop.send_replace(true);
-    collector.await.unwrap();
-    for (image, digest) in pushed {
-        assert!(site.registry.exists_with_children(&image, &digest).await.unwrap(), "{image}@{digest}");
-    }
-    assert_eq!(problems(&site).await, []);
-}
-
-/// Pushes images that share a layer with everybody else's, again where the collection took a blob in between, as it may
-/// without a grace. Answers what was acknowledged.
-async fn push_until_there(site: &Site, pusher: usize) -> Vec<(model::ImageName, Digest)> {
-    let mut pushed = Vec::new();
-    for round in 0..8 {
-        let image = format!("alice/p{pusher}");
-        let own = format!("layer {pusher} {round}");
-        for _ in 0..30 {
-            let config = site.push_blob(&image, b"{}").await;
-            let shared = site.push_blob(&image, b"shared by all").await;
-            let layer = site.push_blob(&image, own.as_bytes()).await;
-            let config = Descriptor::new(media_type::OCI_CONFIG, config, 2);
-            let layers = [(shared, 13), (layer, own.len() as u64)];
-            let layers = layers.map(|(digest, size)| Descriptor::new(media_type::OCI_LAYER, digest, size));
-            let bytes = serde_json::to_vec(&oci::Manifest::image(config, layers.to_vec())).unwrap();
-            let digest = sha256(&bytes);
-            let answer = site.push_manifest(&image, &format!("r{round}"), bytes, media_type::OCI_MANIFEST).await;
-            if answer.status() == StatusCode::CREATED {
-                pushed.push((name(&image), digest));
-                break;
-            }
-            assert_eq!(refusal(answer).await, (400, "MANIFEST_BLOB_UNKNOWN".to_owned()));
-        }
-        // What the shared layer hangs on comes and goes.
-        if round % 2 == 0
-            && let Some((image, digest)) = pushed.pop()
-        {
-            site.registry.delete_manifest(&image, &digest).await.unwrap();
-        }
-    }
-    pushed
+    let registry = site.registry.clone();
+    let request = Arc::new(move |method, path: &str| site.alice(method, path));
+    Pushers { owner: "alice", registry: registry.clone(), request }.push_beside(&registry).await;
 }
 
 #[tokio::test]
@@ -260,7 +177,7 @@ async fn a_mount_keeps_what_its_source_lets_go() {
             );
         }
     }
-    assert_eq!(problems(&site).await, []);
+    assert_eq!(problems(&site.registry).await, []);
 }
 
 #[tokio::test]
@@ -450,7 +367,7 @@ async fn verify_names_what_is_wrong() {
     let gone = site.push_blob(IMAGE, b"gone").await;
     let torn = site.push_blob(IMAGE, b"torn").await;
     let flipped = site.push_blob(IMAGE, b"flipped").await;
-    assert_eq!(problems(&site).await, []);
+    assert_eq!(problems(&site.registry).await, []);
     let path = |digest| site.registry.blobs().local_path(digest).unwrap();
     std::fs::remove_file(path(&gone)).unwrap();
     std::fs::write(path(&torn), "to").unwrap();
@@ -459,7 +376,7 @@ async fn verify_names_what_is_wrong() {
     let broken =
         site.records.write(move |tx| tx.execute("DELETE FROM registry_manifests WHERE digest = $1", &[child.into()]));
     broken.await.unwrap();
-    let mut found = problems(&site).await;
+    let mut found = problems(&site.registry).await;
     found.sort();
     let mut expected = vec![
         ("childless".to_owned(), digests[0]),

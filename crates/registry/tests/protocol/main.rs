@@ -9,6 +9,7 @@ mod hostile;
 mod listing;
 mod mount;
 mod pulling;
+mod pushers;
 mod robots;
 mod site;
 mod skopeo;

@@ -3,17 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Digest, ImageName, ImagePattern, Timestamp};
-use oci::{Descriptor, media_type};
-use registry::{Policy, VerifyEvent};
-use reqwest::{Method, StatusCode};
+use model::Timestamp;
+use oci::media_type;
+use registry::Policy;
+use reqwest::Method;
 
-use crate::site::{manifest, name, refusal, sha256};
+use crate::pushers::{Pushers, age, now, problems};
+use crate::site::{manifest, sha256};
 use crate::{Replica, two};
-
-fn now() -> Timestamp {
-    std::time::SystemTime::now().into()
-}
 
 fn graced(grace: Duration) -> Policy {
     Policy { grace, undo_window: Duration::ZERO, ..Policy::default() }
@@ -24,31 +21,6 @@ impl Replica {
         let put = self.request(Method::PUT, &format!("/v2/{image}/manifests/{tag}"));
         put.header("Content-Type", media_type::OCI_MANIFEST).body(bytes).send().await.unwrap()
     }
-
-    /// How many things are wrong; every blob is read.
-    async fn problems(&self) -> Vec<String> {
-        let (sender, mut receiver) = tokio::sync::mpsc::channel(16);
-        let registry = self.registry.clone();
-        let verify = tokio::spawn(async move { registry.verify(&ImagePattern::all(), true, &sender).await.unwrap() });
-        let mut problems = Vec::new();
-        while let Some(event) = receiver.recv().await {
-            if let VerifyEvent::Problem(problem) = event {
-                problems.push(format!("{problem:?}"));
-            }
-        }
-        verify.await.unwrap();
-        problems
-    }
-
-    /// Lets everything have been pushed two hours ago.
-    async fn age(&self) {
-        let at = Timestamp(now().0 - 7_200_000);
-        let aged = self.records.write(move |tx| {
-            tx.execute("UPDATE registry_blobs SET linked = $1", &[at.into()])?;
-            tx.execute("UPDATE registry_manifests SET pushed = $1, renewed = NULL", &[at.into()])
-        });
-        aged.await.unwrap();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,86 +29,9 @@ async fn pushes_to_one_win_against_a_collection_by_the_other_that_never_rests() 
     for replica in [&one, &other] {
         replica.registry.configure(graced(Duration::ZERO)).await.unwrap();
     }
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let collector = tokio::spawn({
-        let registry = other.registry.clone();
-        async move {
-            let mut removed = 0;
-            while !*stopped.borrow() {
-                removed += registry.collect(now(), true).await.unwrap().removed;
-            }
-            removed
-        }
-    });
-    let one = Arc::new(one);
-    let pushers = (0..4).map(|pusher| {
-        let one = Arc::clone(&one);
-        tokio::spawn(async move { push_until_there(&one, pusher).await })
-    });
-    let mut pushed = Vec::new();
-    for pusher in pushers.collect::<Vec<_>>() {
-        pushed.extend(pusher.await.unwrap());
-    }
-    stop.send_replace(true);
-    assert!(collector.await.unwrap() > 0, "nothing was collected meanwhile");
-    assert!(pushed.len() > 8, "{}", pushed.len());
-    for (image, digest) in pushed {
-        assert!(one.registry.exists_with_children(&image, &digest).await.unwrap(), "{image}@{digest}");
-    }
-    assert_eq!(one.problems().await, Vec::<String>::new());
-}
-
-/// Sends a blob: in one piece, or in two parts.
-async fn send(one: &Replica, image: &str, content: &[u8], in_parts: bool) -> Digest {
-    if !in_parts {
-        return one.push_blob(image, content).await;
-    }
-    let digest = sha256(content);
-    let begun = one.send(Method::POST, &format!("/v2/{image}/blobs/uploads/"), "").await;
-    let at = crate::header(&begun, "location").to_owned();
-    let (head, tail) = content.split_at(content.len() / 2);
-    assert_eq!(one.send(Method::PATCH, &at, head.to_vec()).await.status(), 202);
-    let done = one.send(Method::PUT, &format!("{at}?digest={digest}"), tail.to_vec()).await;
-    assert_eq!(done.status(), 201);
-    digest
-}
-
-/// Pushes images that share a layer with everybody else's, again where the collection took a blob in between, as it may
-/// without a grace; the shared layer comes in one piece, in parts, or is mounted. Answers what was acknowledged and not
-/// deleted.
-async fn push_until_there(one: &Replica, pusher: usize) -> Vec<(ImageName, Digest)> {
-    let mut pushed = Vec::new();
-    for round in 0..8 {
-        let image = format!("demo/p{pusher}");
-        let own = format!("layer {pusher} {round}");
-        for attempt in 0..60 {
-            let config = one.push_blob(&image, b"{}").await;
-            let shared = sha256(b"shared by all");
-            let path = format!("/v2/{image}/blobs/uploads/?mount={shared}&from=demo/p{}", (pusher + 1) % 4);
-            if attempt % 3 != 0 || one.send(Method::POST, &path, "").await.status() != 201 {
-                send(one, &image, b"shared by all", attempt % 2 == 0).await;
-            }
-            let layer = send(one, &image, own.as_bytes(), round % 2 == 0).await;
-            let config = Descriptor::new(media_type::OCI_CONFIG, config, 2);
-            let layers = [(shared, 13), (layer, own.len() as u64)];
-            let layers = layers.map(|(digest, size)| Descriptor::new(media_type::OCI_LAYER, digest, size));
-            let bytes = serde_json::to_vec(&oci::Manifest::image(config, layers.to_vec())).unwrap();
-            let digest = sha256(&bytes);
-            let answer = one.push_manifest(&image, &format!("r{round}"), bytes).await;
-            if answer.status() == StatusCode::CREATED {
-                pushed.push((name(&image), digest));
-                break;
-            }
-            assert_eq!(refusal(answer).await, (400, "MANIFEST_BLOB_UNKNOWN".to_owned()));
-        }
-        // What the shared layer hangs on comes and goes.
-        if round % 2 == 0
-            && let Some((image, digest)) = pushed.pop()
-        {
-            one.registry.delete_manifest(&image, &digest).await.unwrap();
-        }
-    }
-    pushed
+    let registry = one.registry.clone();
+    let request = Arc::new(move |method, path: &str| one.request(method, path));
+    Pushers { owner: "demo", registry, request }.push_beside(&other.registry).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,7 +43,7 @@ async fn whoever_was_told_by_one_that_a_blob_is_there_finds_it_after_the_other_c
     let config = one.push_blob("demo/site", b"{}").await;
     let layer = other.push_blob("demo/site", b"layer").await;
     let unasked = one.push_blob("demo/site", b"nobody asks").await;
-    one.age().await;
+    age(&one.records).await;
     for digest in [config, layer] {
         let path = format!("/v2/demo/site/blobs/{digest}");
         assert_eq!(one.send(Method::HEAD, &path, "").await.status(), 200);
@@ -159,10 +54,10 @@ async fn whoever_was_told_by_one_that_a_blob_is_there_finds_it_after_the_other_c
     assert_eq!(gone.status(), 404);
     let pushed = one.push_manifest("demo/site", "1", manifest(config, 2, layer, 5)).await;
     assert_eq!(pushed.status(), 201);
-    assert_eq!(one.problems().await, Vec::<String>::new());
+    assert_eq!(problems(&one.registry).await, []);
     // What is mounted by one from what the other forgets stays.
     let old = one.push_blob("demo/old", b"mounted").await;
-    one.age().await;
+    age(&one.records).await;
     let path = format!("/v2/demo/new/blobs/uploads/?mount={old}&from=demo/old");
     assert_eq!(one.send(Method::POST, &path, "").await.status(), 201);
     assert_eq!(other.registry.collect(now(), true).await.unwrap().removed, 0);

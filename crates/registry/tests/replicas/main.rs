@@ -9,6 +9,8 @@ mod collecting;
 mod heard;
 #[path = "../../../store/tests/support/postgresql.rs"]
 mod postgresql;
+#[path = "../protocol/pushers.rs"]
+mod pushers;
 #[allow(dead_code)]
 #[path = "../protocol/site.rs"]
 mod site;
@@ -135,6 +137,29 @@ async fn each_request_of_an_upload_may_come_to_another() {
     assert_eq!(one.send(Method::PATCH, &at, "hello").await.status(), 202);
     assert_eq!(other.send(Method::PUT, &format!("{at}?digest={digest}"), "").await.status(), 400);
     assert_eq!(one.send(Method::GET, &at, "").await.status(), 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_uploads_of_all_together_have_a_limit() {
+    let Some((_town, one, other)) = two().await else { return };
+    let many = one.records.write(|tx| {
+        let sql = "INSERT INTO registry_uploads (id, image, subject, begun)
+                   SELECT 'upload ' || n, 'demo/site', 'somebody', 0 FROM generate_series(1, 10000) AS n";
+        tx.execute(sql, &[])
+    });
+    assert_eq!(many.await.unwrap(), 10_000);
+    let begin = async |replica: &Replica| replica.send(Method::POST, "/v2/demo/site/blobs/uploads/", "").await;
+    for replica in [&one, &other] {
+        assert_eq!(refusal(begin(replica).await).await, (429, "TOOMANYREQUESTS".to_owned()));
+    }
+    let ended = other.records.write(|tx| tx.execute("DELETE FROM registry_uploads WHERE id LIKE 'upload 999_'", &[]));
+    assert_eq!(ended.await.unwrap(), 10);
+    for _ in 0..10 {
+        assert_eq!(begin(&one).await.status(), 202);
+    }
+    for replica in [&one, &other] {
+        assert_eq!(begin(replica).await.status(), 429);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,8 @@
 //! Records in PostgreSQL.
 
+mod text;
+mod tls;
+
 use std::collections::HashMap;
 use std::error::Error;
 use std::time::Duration;
@@ -7,12 +10,13 @@ use std::time::Duration;
 use bytes::{BufMut, BytesMut};
 use postgres::error::SqlState;
 use postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
-use postgres::{Client, Config, NoTls, Statement};
+use postgres::{Client, Config, Statement};
 
 use crate::records::error::clip;
 use crate::records::pool::{Durable, Role};
 use crate::records::sql::{Dialect, translate};
 use crate::records::{RecordsError, Row, Value};
+use tls::Target;
 
 /// One writer at a time, over all replicas, as SQLite has it: a transaction may read, decide and write, and the log has
 /// no gap. The number is "towpath" in ASCII.
@@ -34,18 +38,16 @@ pub(crate) struct Postgres {
 impl Postgres {
     /// Connects to the server that `text` names: `postgresql://…` or `key=value …`.
     pub(crate) fn open(text: &str) -> Result<Self, RecordsError> {
-        let mut config: Config = text.parse().map_err(|error: postgres::Error| RecordsError::Open {
-            location: "PostgreSQL".to_owned(),
-            message: describe(&error),
-        })?;
+        let unread = |message| RecordsError::Open { location: "PostgreSQL".to_owned(), message };
+        let mut target = Target::read(text).map_err(unread)?;
+        let config = &mut target.config;
         config.application_name("towpath");
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(Duration::from_secs(10));
         }
-        let failed =
-            |error: postgres::Error| RecordsError::Open { location: place(&config), message: describe(&error) };
-        let mut client = config.connect(NoTls).map_err(failed)?;
-        client.batch_execute(SESSION).map_err(failed)?;
+        let failed = |message| RecordsError::Open { location: place(&target.config), message };
+        let mut client = target.connect().map_err(failed)?;
+        client.batch_execute(SESSION).map_err(|error| failed(describe(&error)))?;
         Ok(Self { client, statements: HashMap::new() })
     }
 

@@ -9,6 +9,31 @@ use tokio::sync::OnceCell;
 
 use crate::bucket;
 
+/// Each test on files and on a real S3 server.
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod directory {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::place::Place::directory()).await;
+            })*
+        }
+
+        mod in_a_bucket {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::place::Place::bucket().await).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_both;
+
+/// The digest of `hello`.
+pub fn hello() -> Digest {
+    "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824".parse().unwrap()
+}
+
 /// Where a test has its blobs.
 pub struct Place {
     dir: tempfile::TempDir,
