@@ -26,7 +26,7 @@ use crate::{api, git_http, metrics, outbound};
 use registry::http::{RegistryHttp, TOKEN_PATH};
 
 /// How long after the start nothing of the start is needed any more.
-const SETTLED: Duration = Duration::from_secs(1);
+const SETTLED: Duration = Duration::from_millis(200);
 
 /// How long the spans of the last requests may take to be sent.
 const LAST_SPANS: Duration = Duration::from_secs(3);

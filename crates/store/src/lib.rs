@@ -18,8 +18,8 @@ mod records;
 mod reserve;
 
 pub use blobs::{
-    BlobError, BlobLease, BlobReader, BlobWriter, Blobs, BucketOptions, Following, FollowingReader, ListedBlob,
-    Outlet, PartialBlob, Piece, Removal, Removed, StoredBlob, UploadId, UploadWriter, Uploads,
+    BlobError, BlobLease, BlobReader, BlobWriter, Blobs, BucketOptions, Following, FollowingReader, ListedBlob, Outlet,
+    PartialBlob, Piece, Removal, Removed, StoredBlob, UploadId, UploadWriter, Uploads,
 };
 pub use datadir::{DataDir, DataDirError};
 pub use records::{FromValue, Location, Records, RecordsError, Row, Tx, Value, Watch};

@@ -65,10 +65,17 @@ fn said(row: &Row) -> Result<Said, RecordsError> {
     Ok(Said { head, checked: row.get(3)? })
 }
 
-/// Whether the upstream said of anything that the image has this manifest.
-fn is_vouched_for(tx: &mut Tx<'_>, image: &Named, digest: &Digest) -> Result<bool, RecordsError> {
-    let sql = "SELECT 1 FROM registry_heads WHERE image = $1 AND upstream = $2 AND digest = $3 LIMIT 1";
-    Ok(tx.query_first(sql, &[bytes(&image.name), image.upstream.as_str().into(), digest.into()])?.is_some())
+/// Whether the upstream said since `oldest` that the image has this manifest.
+fn is_vouched_for(tx: &mut Tx<'_>, image: &Named, digest: &Digest, oldest: Timestamp) -> Result<bool, RecordsError> {
+    let sql = "SELECT 1 FROM registry_heads
+               WHERE image = $1 AND upstream = $2 AND digest = $3 AND checked >= $4 LIMIT 1";
+    let values = [bytes(&image.name), image.upstream.as_str().into(), digest.into(), oldest.into()];
+    Ok(tx.query_first(sql, &values)?.is_some())
+}
+
+/// The time before which what was said is of no use any more.
+fn oldest(at: Timestamp, kept_for: Duration) -> Timestamp {
+    Timestamp(at.0.saturating_sub(millis(kept_for)))
 }
 
 /// Writes down what an upstream says of a manifest that is not here, and forgets what nobody would be told any more.
@@ -184,16 +191,16 @@ impl Registry {
     }
 
     /// Notes what an upstream says of a reference now: with the tag if the manifest is here, or else for as long as it may
-    /// be served, which is `stale_for`.
+    /// be of use, which is `kept_for`.
     pub(super) async fn note_head(
         &self,
         (name, upstream): (&ImageName, &str),
         reference: &Reference,
         head: &ManifestHead,
-        stale_for: Duration,
+        kept_for: Duration,
     ) -> Result<(), RegistryError> {
         let (image, reference, head, at) = (self.named(name, upstream), reference.clone(), head.clone(), now());
-        let oldest = Timestamp(at.0.saturating_sub(millis(stale_for)));
+        let oldest = oldest(at, kept_for);
         // A power cut may take it: that costs a question.
         let noted = self.records.write_later(move |tx| {
             let found = match has(tx, &image.name, &head.digest)? {
@@ -210,23 +217,25 @@ impl Registry {
         Ok(noted.await?)
     }
 
-    /// Makes a manifest part of an image without asking the upstream, if that said that the image has it, and another
-    /// image of the same upstream has brought it here.
+    /// Makes a manifest part of an image without asking the upstream, if that said within `kept_for` that the image has it,
+    /// and another image of the same upstream has brought it here.
     pub(super) async fn adopt_manifest(
         &self,
-        name: &ImageName,
-        upstream: &str,
+        (name, upstream): (&ImageName, &str),
         digest: &Digest,
+        kept_for: Duration,
     ) -> Result<bool, RegistryError> {
-        let (image, digest) = (self.named(name, upstream), *digest);
+        let (image, digest, oldest) = (self.named(name, upstream), *digest, oldest(now(), kept_for));
         let known = self.records.read({
             let image = image.clone();
-            move |tx| Ok(is_vouched_for(tx, &image, &digest)? && elsewhere(tx, &image.upstream, &digest)?.is_some())
+            move |tx| {
+                Ok(is_vouched_for(tx, &image, &digest, oldest)? && elsewhere(tx, &image.upstream, &digest)?.is_some())
+            }
         });
         if !known.await? {
             return Ok(false);
         }
-        let adopted = self.records.write(move |tx| match is_vouched_for(tx, &image, &digest)? {
+        let adopted = self.records.write(move |tx| match is_vouched_for(tx, &image, &digest, oldest)? {
             true => Ok(adopt(tx, &image, &digest, now())?.is_some()),
             false => Ok(false),
         });

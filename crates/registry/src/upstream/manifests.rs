@@ -44,7 +44,7 @@ impl Place {
         if let Some(record) = registry.manifest(&self.name, &reference).await? {
             return Ok(Some(record));
         }
-        if registry.adopt_manifest(&self.name, &self.upstream.name, digest).await? {
+        if registry.adopt_manifest((&self.name, &self.upstream.name), digest, self.said_for()).await? {
             return registry.manifest(&self.name, &reference).await;
         }
         Ok(None)
@@ -194,17 +194,28 @@ impl Place {
     /// Keeps what the upstream said. A client is told it all the same if that fails.
     async fn taken_in(&self, registry: &Registry, reference: &Reference, head: &Result<ManifestHead, UpstreamError>) {
         let upstream = &self.upstream;
-        let kept = match head {
+        match head {
             Ok(head) => {
                 let image = (&self.name, &*upstream.name);
-                registry.note_head(image, reference, head, upstream.options.stale_for).await
+                if let Err(error) = registry.note_head(image, reference, head, self.said_for()).await {
+                    not_kept(&upstream.name, &self.name, &error);
+                }
             }
-            Err(UpstreamError::Absent { .. }) => registry.drop_reference(&self.name, reference).await,
-            Err(_) => Ok(()),
-        };
-        if let Err(error) = kept {
-            not_kept(&upstream.name, &self.name, &error);
+            Err(UpstreamError::Absent { .. }) => self.drop_reference(registry, reference).await,
+            Err(_) => {}
         }
+    }
+
+    /// Forgets what the upstream does not have any more.
+    async fn drop_reference(&self, registry: &Registry, reference: &Reference) {
+        if let Err(error) = registry.drop_reference(&self.name, reference).await {
+            not_kept(&self.upstream.name, &self.name, &error);
+        }
+    }
+
+    /// For how long what the upstream said may be of use: stale, or in place of a question.
+    fn said_for(&self) -> Duration {
+        self.upstream.options.stale_for.max(self.upstream.options.revalidate_after)
     }
 
     /// What the upstream said, if that was a short while ago.
@@ -225,7 +236,11 @@ impl Place {
             let remote = place.remote();
             let question = remote.manifest(&reference, Remote::ACCEPT);
             let fetched = place.upstream.ask(Purpose::Fetch, &what, question).await;
-            let fetched = place.upstream.remember(&place.name, &reference.to_string(), fetched)?;
+            let fetched = place.upstream.remember(&place.name, &reference.to_string(), fetched);
+            if matches!(fetched, Err(UpstreamError::Absent { .. })) {
+                place.drop_reference(&registry, &reference).await;
+            }
+            let fetched = fetched?;
             place.keep(&registry, &reference, &fetched).await?;
             let FetchedManifest { digest, media_type, bytes } = fetched;
             Ok((ManifestRecord { digest, media_type, bytes }, Freshness::Miss))

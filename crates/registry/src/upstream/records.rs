@@ -100,7 +100,8 @@ impl Registry {
     /// What that pointed to stays, for those who know its digest.
     pub(super) async fn drop_reference(&self, name: &ImageName, reference: &Reference) -> Result<(), RegistryError> {
         let (name, reference) = (name.clone(), reference.clone());
-        let dropped = self.records.write(move |tx| {
+        // A power cut may undo it: that costs a question.
+        let dropped = self.records.write_later(move |tx| {
             heads::forget(tx, &name, &reference)?;
             let Reference::Tag(tag) = reference else { return Ok(()) };
             let Some(image) = image_id(tx, &name)? else { return Ok(()) };

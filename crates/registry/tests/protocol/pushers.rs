@@ -10,6 +10,9 @@ use store::Records;
 
 use crate::site::{header, name, refusal, sha256};
 
+/// Makes a request of a method and a path.
+type Requests = dyn Fn(Method, &str) -> RequestBuilder + Send + Sync;
+
 /// Several that push to images of one owner at the same time.
 #[derive(Clone)]
 pub struct Pushers {
@@ -17,7 +20,7 @@ pub struct Pushers {
     /// The registry that they push to.
     pub registry: Registry,
     /// A request to it of somebody who may push.
-    pub request: Arc<dyn Fn(Method, &str) -> RequestBuilder + Send + Sync>,
+    pub request: Arc<Requests>,
 }
 
 impl Pushers {

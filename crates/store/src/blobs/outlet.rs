@@ -4,8 +4,6 @@
 //! and place it belongs and lets the system send it from there, which copies nothing. Somebody who does not know of that
 //! gets the same bytes from the mapping.
 
-#![allow(unsafe_code)]
-
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -70,7 +68,8 @@ impl Outlet {
     pub fn find(&self, bytes: &[u8]) -> Option<Piece> {
         let begin = bytes.as_ptr() as usize;
         let pieces = self.pieces();
-        let piece = pieces.iter().find(|piece| piece.memory.contains(&begin) && begin + bytes.len() <= piece.memory.end)?;
+        let piece =
+            pieces.iter().find(|piece| piece.memory.contains(&begin) && begin + bytes.len() <= piece.memory.end)?;
         let at = piece.at + (begin - piece.memory.start) as u64;
         Some(Piece { file: Arc::clone(&piece.file), at, memory: begin..begin + bytes.len() })
     }
@@ -113,10 +112,13 @@ struct Mapping {
 }
 
 // SAFETY: it is only read.
+#[allow(unsafe_code)]
 unsafe impl Send for Mapping {}
 // SAFETY: it is only read.
+#[allow(unsafe_code)]
 unsafe impl Sync for Mapping {}
 
+#[allow(unsafe_code)]
 impl Mapping {
     fn new(file: &File, range: Range<u64>) -> io::Result<Self> {
         let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
@@ -135,7 +137,7 @@ impl Mapping {
     /// Whether the system has all of it in its memory.
     fn is_in_memory(&self) -> bool {
         let mut pages = [0_u8; (WINDOW / 4096) as usize];
-        // SAFETY: the mapping is this long, and the vector has a byte for each of its pages, which have 4 KiB at least.
+        // SAFETY: the mapping is this long, and the array has a byte for each of its pages, which have 4 KiB at least.
         let asked = unsafe { libc::mincore(self.address.as_ptr().cast(), self.length, pages.as_mut_ptr()) };
         asked == 0 && pages[..self.length.div_ceil(page_size())].iter().all(|page| page & 1 == 1)
     }
@@ -146,6 +148,7 @@ impl Mapping {
     }
 }
 
+#[allow(unsafe_code)]
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: it is ours, and nobody has a reference into it any more.

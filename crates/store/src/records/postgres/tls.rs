@@ -47,6 +47,9 @@ impl Mode {
         let unused = |mode: &str| {
             format!("sslrootcert needs sslmode=verify-full, or verify-ca for a file: nothing is verified with {mode}")
         };
+        if roots.is_some_and(|roots| roots.contains('=')) {
+            return Err("sslrootcert has no value, or one with an equals sign, which is refused".to_owned());
+        }
         match (mode, roots) {
             (None, Some(_)) => Err(unused("the default, sslmode=prefer")),
             (Some(mode @ ("disable" | "prefer")), Some(_)) => Err(unused(mode)),
@@ -62,7 +65,10 @@ impl Mode {
                 Err("sslmode=verify-ca needs sslrootcert, a file with the authority".to_owned())
             }
             (Some(other), _) => {
-                Err(format!("sslmode {other:?} is none of disable, prefer, require, verify-ca, verify-full"))
+                // The rest of a text whose value is missing may be a password.
+                let is_word = other.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+                let shown = if is_word { format!("sslmode {other:?}") } else { "the value of sslmode".to_owned() };
+                Err(format!("{shown} is none of disable, prefer, require, verify-ca, verify-full"))
             }
         }
     }
@@ -105,11 +111,12 @@ impl Target {
                 config.host(&address.to_string());
             }
         }
-        // As with libpq, there is no TLS within a machine.
-        let remote = config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(_)));
+        // As with libpq, there is no TLS within a machine. An address goes before a socket that is named beside it.
+        let of_host = |host: &Host| matches!(host, Host::Tcp(_));
+        let remote = !config.get_hostaddrs().is_empty() || config.get_hosts().iter().any(of_host);
+        let mode = if remote { mode } else { Mode::Disable };
         config.ssl_mode(match mode {
             Mode::Disable => SslMode::Disable,
-            _ if !remote => SslMode::Disable,
             Mode::Prefer => SslMode::Prefer,
             Mode::Require | Mode::VerifyCa(_) | Mode::VerifyFull(_) => SslMode::Require,
         });
@@ -120,7 +127,11 @@ impl Target {
     pub(super) fn connect(&self) -> Result<postgres::Client, String> {
         self.config.connect(MakeRustlsConnect::new(self.tls.clone())).map_err(|error| {
             let message = super::describe(&error);
-            if is_of_tls(&error) { format!("{message}; asked for was {}", self.mode) } else { message }
+            match &self.mode {
+                _ if !is_of_tls(&error) => message,
+                mode @ Mode::Prefer => format!("{message}; asked for was {mode}: sslmode=disable connects without TLS"),
+                mode => format!("{message}; asked for was {mode}"),
+            }
         })
     }
 }
@@ -180,8 +191,8 @@ fn trusted() -> Result<RootCertStore, String> {
     Ok(store)
 }
 
-/// Takes a certificate of the authorities for whatever name, or any certificate without authorities. In either case the
-/// server has to show that it has the certificate's key.
+/// Takes a certificate of the authorities for whatever name, or any certificate of X.509 version 3 without authorities. In
+/// either case the server has to show that it has the certificate's key.
 #[derive(Debug)]
 struct Unnamed {
     roots: Option<RootCertStore>,
@@ -266,10 +277,21 @@ mod tests {
         let ssl_mode = |text: &str| Target::read(text).map(|target| target.config.get_ssl_mode());
         assert_eq!(ssl_mode("host=/run/postgresql sslmode=require"), Ok(SslMode::Disable));
         assert_eq!(ssl_mode("host=/run/postgresql,db sslmode=require"), Ok(SslMode::Require));
+        let elsewhere = "host=/run/postgresql hostaddr=10.0.0.1 sslmode=verify-ca sslrootcert";
+        assert!(ssl_mode(&format!("{elsewhere}=/none")).unwrap_err().contains("/none"), "the address counts");
+        assert_eq!(ssl_mode("host=/run/postgresql hostaddr=10.0.0.1 sslmode=require"), Ok(SslMode::Require));
         assert_eq!(ssl_mode("host=db"), Ok(SslMode::Prefer));
         assert_eq!(ssl_mode("postgresql://ada@db/towpath?sslmode=disable"), Ok(SslMode::Disable));
         let named = Target::read("hostaddr=127.0.0.1 sslmode=require").unwrap().config;
         assert_eq!(named.get_hosts(), [Host::Tcp("127.0.0.1".to_owned())]);
+    }
+
+    #[test]
+    fn a_password_after_a_missing_value_is_not_shown() {
+        for text in ["host=db sslmode= password=hunter2", "host=db sslmode=verify-full sslrootcert= password=hunter2"] {
+            let error = Target::read(text).err().unwrap();
+            assert!(error.contains("ssl") && !error.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]
