@@ -21,8 +21,24 @@ pub fn crane() -> Option<PathBuf> {
 pub fn conformance() -> Option<PathBuf> {
     let built =
         built("conformance", "conformance", &["test", "-c"], "github.com/opencontainers/distribution-spec/conformance");
-    let required = std::env::var(REQUIRE).is_ok_and(|all| all.split(',').any(|one| one == "conformance"));
-    assert!(built.is_some() || !required, "the conformance suite is required and cannot be built: Go 1.21 is needed");
+    let is_fine = built.is_some() || !is_required("conformance");
+    assert!(is_fine, "the conformance suite is required and cannot be built: Go 1.21 is needed");
+    built
+}
+
+fn is_required(name: &str) -> bool {
+    std::env::var(REQUIRE).is_ok_and(|all| all.split(',').any(|one| one == name))
+}
+
+/// The program that took the place of that suite, after version 1.1.1; nothing if it cannot be built here, which is printed:
+/// it needs Go 1.24 and a module proxy that has it.
+///
+/// # Panics
+/// When it cannot be built and `TOWPATH_REQUIRE` names `conformance-standalone`.
+pub fn standalone() -> Option<PathBuf> {
+    const NAME: &str = "conformance-standalone";
+    let built = built(NAME, NAME, &["build"], "github.com/opencontainers/distribution-spec/conformance");
+    assert!(built.is_some() || !is_required(NAME), "{NAME} is required and cannot be built: Go 1.24 is needed");
     built
 }
 

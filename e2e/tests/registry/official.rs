@@ -1,5 +1,5 @@
-//! The distribution specification's own conformance programs: the test binary of version 1.1, which is built from the Go
-//! module `e2e/conformance`, and the program that took its place, if it is at hand. Each is told to test everything.
+//! The distribution specification's own conformance programs: the test binary of version 1.1 and the program that took its
+//! place, built from the Go modules `e2e/conformance` and `e2e/conformance-standalone`. Each is told to test everything.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ const SKIPS: &[&str] = &[
 pub fn programs() -> Vec<PathBuf> {
     let named = std::env::var_os(PROGRAMS).unwrap_or_default();
     let named = std::env::split_paths(&named).filter(|path| !path.as_os_str().is_empty());
-    go::conformance().into_iter().chain(named).collect()
+    go::conformance().into_iter().chain(go::standalone()).chain(named).collect()
 }
 
 /// Runs them against a registry, with the administrator's token where one is needed; each must end well. What they say
