@@ -16,7 +16,7 @@ use bytes::Bytes;
 /// How much of a file is offered at a time, in bytes: a multiple of the size of a page.
 const WINDOW: u64 = 1 << 20;
 
-/// The most bytes that the smallest page of a system has.
+/// What a mapping begins at a multiple of, in bytes: no system has larger pages.
 const PAGE: u64 = 64 << 10;
 
 /// The way to one socket. Clones are the same way.
